@@ -1,0 +1,42 @@
+# `make quickstart` and `make test` are all a newcomer needs: both create .venv first.
+.PHONY: help install quickstart test check format golden bench test-cluster wheel docs clean
+PYTHON ?= python3
+BIN := .venv/bin
+RUN := $(BIN)/python -m
+
+help:
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
+
+install: .venv/installed  ## create .venv and install mypt with its tools
+
+# torch first: a bare torch would bring CUDA builds to machines that have no use for them.
+.venv/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet -c constraints.txt torch
+	$(BIN)/pip install --quiet -c constraints.txt -e '.[dev]'
+	touch $@
+
+quickstart: install  ## prepare, train, checkpoint, sample on Python's own source code
+	$(BIN)/mypt quickstart
+
+test: install  ## all tests, with branch coverage
+	$(RUN) pytest -n 2 --dist loadgroup --cov --cov-report=term --cov-fail-under=85
+
+check: install  ## format, lint, types, layers, dependencies, spelling
+	$(BIN)/ruff format --check . && $(BIN)/ruff check . && $(BIN)/mypy && $(BIN)/lint-imports
+	$(BIN)/deptry . && $(BIN)/codespell
+
+format: install  ## rewrite the code as `make check` wants it
+	$(BIN)/ruff format . && $(BIN)/ruff check --fix .
+
+golden: install  ## rewrite what the tests compare with: review the diff
+	$(RUN) tests.golden.rewrite
+
+bench: install  ## measure against peers and limits; about an hour
+	$(BIN)/pip install --quiet -c constraints.txt -e '.[bench]'
+	$(RUN) benchmarks
+
+test-cluster: install  ## what needs root: nothing yet
+
+wheel: install  ## build the wheel and try it in an environment of its own
+	$(BIN)/pip wheel --quiet --no-deps -w dist .
