@@ -1,0 +1,46 @@
+"""The ``data`` section of a run file: which prepared datasets, in which proportion, in which order."""
+
+from pathlib import Path
+from typing import Annotated, Self
+
+from pydantic import Field, model_validator
+
+from mypt_dist.config import Config
+from mypt_dist.data.order import Shuffle
+
+
+class SourceConfig(Config):
+    """One dataset of a mixture."""
+
+    path: Path
+    """A folder made by ``mypt data prepare``."""
+    weight: float = Field(default=1.0, gt=0)
+    """Share of the samples, relative to the other sources."""
+    max_epochs: float | None = Field(default=None, gt=0)
+    """Refuse a run that would read this source more often. Null: as often as its share needs."""
+
+
+SourceName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
+
+
+class DataConfig(Config):
+    """What is learned from. Either ``path``, or several named ``sources``."""
+
+    path: Path | None = None
+    """A folder made by ``mypt data prepare``."""
+    sources: dict[SourceName, SourceConfig] = {}
+    """Datasets to mix, by name. A name seeds the shuffle of its source: keep it when others come or go."""
+    shuffle: Shuffle = "full"
+    """``blocks`` shuffles blocks of 1024 windows and windows within a block: for slow disks."""
+    prefetch: int = Field(default=2, ge=0, le=64)
+    """Steps gathered ahead while the current one trains."""
+
+    @model_validator(mode="after")
+    def _one_of_both(self) -> Self:
+        if (self.path is None) == (not self.sources):
+            raise ValueError("needs either path (one dataset) or sources (a mixture)")
+        return self
+
+    def named_sources(self) -> dict[str, SourceConfig]:
+        """The sources by name; a single dataset is called ``main``."""
+        return {"main": SourceConfig(path=self.path)} if self.path is not None else dict(self.sources)

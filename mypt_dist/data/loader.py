@@ -1,0 +1,185 @@
+"""The micro-batches of any step for one rank, gathered and moved ahead of time."""
+
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from mypt_dist.data.batch import IGNORE, Batch
+from mypt_dist.data.order import Order, Samples, chain
+from mypt_dist.data.stream import TokenStream
+
+CHUNK = 4096
+"""Samples whose order is computed at once, at most: NumPy's cost per call is spread over many steps."""
+
+
+@dataclass(frozen=True, slots=True)
+class BatchShape:
+    """How the samples of one step are dealt out."""
+
+    per_step: int
+    """Samples of a step, over all ranks and micro-batches."""
+    micro_batch: int
+    """Samples of one forward pass of one rank."""
+    context: int
+    rank: int = 0
+    ranks: int = 1
+
+    @property
+    def per_rank(self) -> int:
+        return self.per_step // self.ranks
+
+    @property
+    def micro_batches(self) -> int:
+        return self.per_rank // self.micro_batch
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One rank's part of a step, and what the whole step was made of."""
+
+    micro_batches: list[Batch]
+    samples: Samples
+    """Of all ranks."""
+    num_bytes: Callable[[], int]
+    """Of this rank's targets. Counted only when asked: bits per byte are wanted now and then, batches always."""
+
+    def fold(self, order_hash: str) -> str:
+        """The audit hash after this step."""
+        return chain(order_hash, self.samples)
+
+
+class TokenGather:
+    """Windows of token streams as batches: inputs and labels are views of one gathered block."""
+
+    def __init__(self, streams: Sequence[TokenStream], byte_lengths: NDArray[np.uint16], vocab_size: int) -> None:
+        self._streams = streams
+        self._byte_lengths = byte_lengths
+        self._vocab_size = vocab_size
+
+    def batch(self, samples: Samples, context: int) -> Batch:
+        """(len(samples), context) inputs and labels on the host. Raises `DataError` for an impossible token."""
+        block = np.empty((len(samples), context + 1), dtype=np.int64)
+        if len(self._streams) == 1:
+            self._streams[0].gather(samples.start, block)
+            self._streams[0].check(block, self._vocab_size)
+        else:
+            for number, stream in enumerate(self._streams):
+                rows = np.flatnonzero(samples.source == number)
+                part = np.empty((len(rows), context + 1), dtype=np.int64)
+                stream.gather(samples.start[rows], part)
+                stream.check(part, self._vocab_size)
+                block[rows] = part
+        tokens = torch.from_numpy(block)
+        return Batch(tokens[:, :-1], tokens[:, 1:], len(samples) * context)
+
+    def num_bytes(self, batches: Sequence[Batch]) -> int:
+        """UTF-8 bytes that the learned labels of host ``batches`` stand for: what bits per byte are counted in."""
+        labels = (batch.labels[batch.labels != IGNORE].numpy() for batch in batches)
+        return sum(int(self._byte_lengths[ids].sum(dtype=np.int64)) for ids in labels)
+
+
+class Loader:
+    """Stateless: the step at any position is always the same, whatever was asked for before.
+
+    One thread gathers the next ``prefetch`` steps and starts their copies to the device while the current one trains.
+    """
+
+    def __init__(
+        self, order: Order, gather: TokenGather, shape: BatchShape, *, device: torch.device, prefetch: int = 2
+    ) -> None:
+        self._order, self._gather, self._shape = order, gather, shape
+        self._device, self._prefetch = device, prefetch
+        self._chunk = (0, order.samples(0, 0))
+        self._ahead: dict[int, Future[Step]] = {}
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="loader")
+
+    def step(self, position: int) -> Step:
+        """This rank's part of the step that starts at sample ``position``. Raises `DataError`."""
+        if self._prefetch == 0:
+            return self._build(position)
+        wanted = [position + ahead * self._shape.per_step for ahead in range(self._prefetch + 1)]
+        self._ahead = {at: self._ahead.get(at) or self._thread.submit(self._build, at) for at in wanted}
+        return self._ahead.pop(position).result()
+
+    @property
+    def context(self) -> int:
+        """Targets of one sample."""
+        return self._shape.context
+
+    def epochs(self, position: int) -> Mapping[str, float]:
+        """How often each source has been read at sample ``position``."""
+        return self._order.epochs(position)
+
+    def close(self) -> None:
+        """Stop gathering ahead."""
+        self._thread.shutdown(wait=True, cancel_futures=True)
+
+    def _build(self, position: int) -> Step:
+        shape = self._shape
+        samples = self._samples(position)
+        mine = samples[shape.rank * shape.per_rank : (shape.rank + 1) * shape.per_rank]
+        parts = [mine[i : i + shape.micro_batch] for i in range(0, shape.per_rank, shape.micro_batch)]
+        host = [self._gather.batch(part, shape.context) for part in parts]
+        return Step([self._move(batch) for batch in host], samples, lambda: self._gather.num_bytes(host))
+
+    def _samples(self, position: int) -> Samples:
+        per_step = self._shape.per_step
+        first, chunk = self._chunk
+        if not first <= position <= first + len(chunk) - per_step:
+            # After a seek just what is asked for, then more and more: a start is quick, and going on is cheap.
+            going_on = position == first + len(chunk)
+            steps = max(1, min(2 * len(chunk), CHUNK) // per_step) if going_on else 1
+            first, chunk = self._chunk = (position, self._order.samples(position, steps * per_step))
+        return chunk[position - first : position - first + per_step]
+
+    def _move(self, batch: Batch) -> Batch:
+        if self._device.type == "cpu":
+            return batch
+        pinned = Batch(batch.input_ids.pin_memory(), batch.labels.pin_memory(), batch.num_targets)
+        return pinned.to(self._device)
+
+
+class EvalWindows:
+    """Fixed windows of validation streams, with their own cursor: evaluating cannot move the training order."""
+
+    def __init__(self, gather: TokenGather, shape: BatchShape, tokens: Sequence[int], limit: int) -> None:
+        self._gather, self._shape = gather, shape
+        length = shape.context + 1
+        fitting = [count // length for count in tokens]
+        total = sum(fitting)
+        chosen = np.arange(min(limit, total), dtype=np.int64) * total // max(1, min(limit, total))
+        begins = np.cumsum([0, *fitting])
+        self._source = np.searchsorted(begins, chosen, side="right") - 1
+        self._start = (chosen - begins[self._source]) * length
+
+    def __len__(self) -> int:
+        return len(self._start)
+
+    def batches(self) -> list[Batch]:
+        """This rank's share, on the host; the shares of all ranks are the windows exactly once.
+
+        Every rank gets as many batches, so that models whose forward pass is a collective can be evaluated too:
+        a rank whose share is short repeats a window without anything to learn.
+        """
+        shape = self._shape
+        rounds = -(-len(self) // (shape.ranks * shape.micro_batch))
+        mine = np.arange(rounds * shape.micro_batch) * shape.ranks + shape.rank
+        return [self._batch(part) for part in mine.reshape(rounds, shape.micro_batch)]
+
+    def num_bytes(self, batches: Sequence[Batch]) -> int:
+        """See `TokenGather.num_bytes`."""
+        return self._gather.num_bytes(batches)
+
+    def _batch(self, numbers: NDArray[np.int64]) -> Batch:
+        real = numbers[numbers < len(self)]
+        if len(real):
+            return self._gather.batch(self._samples(real), self._shape.context)
+        filler = self._gather.batch(self._samples(np.zeros(1, dtype=np.int64)), self._shape.context)
+        return Batch(filler.input_ids, torch.full_like(filler.labels, IGNORE), 0)
+
+    def _samples(self, numbers: NDArray[np.int64]) -> Samples:
+        return Samples(self._source[numbers], numbers, numbers, self._start[numbers])

@@ -1,0 +1,149 @@
+"""How does text become a dataset? Files to work, work to threads, tokens in order to shards, the manifest last."""
+
+import logging
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from mypt_dist.data.manifest import Counts, DatasetManifest, SourceEntry, Splits
+from mypt_dist.data.prepare.assembly import Assembly
+from mypt_dist.data.prepare.inputs import find_files
+from mypt_dist.data.prepare.reading import Reader
+from mypt_dist.data.prepare.settings import PrepareSettings
+from mypt_dist.data.prepare.staging import publish, staged
+from mypt_dist.data.prepare.tail import hold_out_tail
+from mypt_dist.data.prepare.threads import in_order
+from mypt_dist.data.prepare.work import CollectCharacters, Encode, Outcome, Reading, Task, perform, printable
+from mypt_dist.data.prepare.writer import split_writers
+from mypt_dist.errors import ConfigError
+from mypt_dist.tokenizers import Tokenizer, build_tokenizer
+from mypt_dist.tokenizers.chunks import SafeCut
+
+log = logging.getLogger(__name__)
+
+Progress = Callable[[int, int], None]
+"""Called with (bytes done, bytes in all)."""
+
+
+@dataclass(frozen=True, slots=True)
+class PrepareReport:
+    """What was made."""
+
+    manifest: DatasetManifest
+    examples: Mapping[str, Sequence[str]]
+    """For each kind of problem, the first few files or lines (``path:number``) that have it."""
+
+
+def prepare(
+    inputs: Sequence[str | Path], out: Path, settings: PrepareSettings | None = None, progress: Progress | None = None
+) -> PrepareReport:
+    """Turn text files into a dataset: token shards of two splits in ``out`` and ``dataset.json``.
+
+    ``inputs``: files, folders and globs of .txt .md .py .jsonl, each also .gz or .zst; or ``stdlib``, this Python's
+    own source code. The same inputs and settings give the same bytes, whatever the number of threads. Memory does not
+    grow with the input, but for ``settings.dedup``.
+
+    Raises `ConfigError` for inputs that do not exist or hold no text and for a folder that cannot be used,
+    `DataError` where a file changes while it is read or the disk refuses, `LockError` where another process prepares
+    the same folder. After an error, ``out`` holds no new dataset and what it held before.
+    """
+    job = _Job(inputs, settings or PrepareSettings(), progress or (lambda _done, _total: None))
+    with staged(out, overwrite=job.settings.overwrite) as staging:
+        report = job.run(staging)
+        publish(staging, report.manifest)
+    _tell(report)
+    return report
+
+
+class _Job:
+    def __init__(self, inputs: Sequence[str | Path], settings: PrepareSettings, progress: Progress) -> None:
+        self.settings = settings
+        self._inputs, self._progress = inputs, progress
+        self._files: Counter[int] = Counter()
+        self._done = self._total = 0
+        for file in find_files(inputs):
+            self._files[file.argument] += 1
+            self._total += file.size
+        # The characters of a corpus are known only after a pass of their own.
+        self._total *= 2 if settings.tokenizer == "char" else 1
+
+    def run(self, staging: Path) -> PrepareReport:
+        """Everything but the publication."""
+        tokenizer = self._tokenizer()
+        splits, assembly = self._encode(tokenizer, staging)
+        if not splits.train.tokens + splits.val.tokens:
+            raise ConfigError(f"no document to write: {_summary(self._files.total(), assembly.problems.counts)}")
+        splits, rule = self._held_out(splits, tokenizer, staging)
+        sources = tuple(
+            SourceEntry(
+                path=printable(given),
+                files=self._files[i],
+                documents=assembly.taken[i].documents,
+                bytes=assembly.taken[i].text_bytes,
+            )
+            for i, given in enumerate(self._inputs)
+        )
+        documents = splits.train.documents + splits.val.documents
+        counts = Counts(files=self._files.total(), documents=documents, **assembly.problems.counts)
+        settings = {**self.settings.content(), "split": rule}
+        manifest = DatasetManifest.create(tokenizer, splits, sources, counts, settings)
+        return PrepareReport(manifest, assembly.problems.examples)
+
+    def _tokenizer(self) -> Tokenizer:
+        if self.settings.tokenizer != "char":
+            return build_tokenizer(self.settings.tokenizer)
+        characters: set[str] = set()
+        # A text may be cut anywhere when only its characters matter.
+        for outcome in self._outcomes(len, CollectCharacters()):
+            characters |= outcome.characters
+        if not characters:
+            raise ConfigError(f"no document to write: {_summary(self._files.total(), {})}")
+        return build_tokenizer("char", characters)
+
+    def _encode(self, tokenizer: Tokenizer, staging: Path) -> tuple[Splits, Assembly]:
+        with split_writers(staging, tokenizer, self.settings.shard_tokens) as writers:
+            assembly = Assembly(writers, self.settings)
+            for outcome in self._outcomes(tokenizer.safe_cut, Encode(tokenizer)):
+                assembly.take(outcome)
+            return Splits(train=writers["train"].close(), val=writers["val"].close()), assembly
+
+    def _outcomes(self, safe_cut: SafeCut, task: Task) -> Iterator[Outcome]:
+        reading = Reading(self.settings.text_field, self.settings.bad_utf8)
+        work = Reader(safe_cut, reading).work(find_files(self._inputs))
+        for outcome in in_order(partial(perform, reading=reading, task=task), work, self.settings.threads()):
+            yield outcome
+            self._done += outcome.origin.read
+            self._progress(self._done, self._total)
+
+    def _held_out(self, splits: Splits, tokenizer: Tokenizer, staging: Path) -> tuple[Splits, str]:
+        """The splits, made otherwise where the hash leaves one of them empty."""
+        if not self.settings.val_fraction or (splits.train.tokens and splits.val.tokens):
+            if splits.val.tokens > splits.train.tokens:
+                log.warning(
+                    "validation got %s tokens and training %s: there are few documents, and a large one was held out",
+                    f"{splits.val.tokens:,}",
+                    f"{splits.train.tokens:,}",
+                )
+            return splits, "hash"
+        whole = splits.train if splits.train.tokens else splits.val
+        log.warning(
+            "the hash of %d documents leaves none for %s: the last %g %% of all tokens are held out instead",
+            whole.documents,
+            "validation" if splits.train.tokens else "training",
+            100 * self.settings.val_fraction,
+        )
+        return hold_out_tail(staging, whole, tokenizer, self.settings), "tail"
+
+
+def _tell(report: PrepareReport) -> None:
+    for kind, names in report.examples.items():
+        count = getattr(report.manifest.counts, kind)
+        more = f" and {count - len(names):,} more" if count > len(names) else ""
+        log.warning("%s %s: %s%s", f"{count:,}", kind.replace("_", " "), ", ".join(names), more)
+
+
+def _summary(files: int, problems: Mapping[str, int]) -> str:
+    left_out = [f"{count:,} {kind.replace('_', ' ')}" for kind, count in problems.items()]
+    return f"{files:,} files were read" + (f" ({', '.join(left_out)})" if left_out else " and hold no text")
