@@ -1,0 +1,613 @@
+"""The sender's logic against a server that fails: every point once, in order, and a true end."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tracking_fakes import Clock, FakeRemote, Killed, StoredRun, ship_all, shipper_of
+
+from mypt_dist.tracking.journal import Journal
+from mypt_dist.tracking.mlflow_sender import happenings
+from mypt_dist.tracking.mlflow_sender.payload import Point
+from mypt_dist.tracking.mlflow_sender.remote import RUN_UID, Unreachable
+from mypt_dist.tracking.mlflow_sender.state import SenderState, read_state, state_path, write_state
+
+
+@pytest.fixture
+def remote() -> FakeRemote:
+    return FakeRemote()
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def journal(tmp_path: Path, clock: Clock) -> Journal:
+    return Journal(tmp_path, clock=clock)
+
+
+def train(
+    journal: Journal, clock: Clock, steps: Sequence[int], loss: Callable[[int], float] = lambda s: 10 / s
+) -> None:
+    for step in steps:
+        clock.tick()
+        journal.log(step, {"train/loss": loss(step), "throughput/tokens_per_sec": clock.now})
+
+
+def start(journal: Journal, clock: Clock, resumed_from: int | None = None, **params: Any) -> None:
+    clock.tick()
+    journal.event("start", params=params, tags={}, dataset=[], resumed_from_step=resumed_from)
+
+
+def finish(journal: Journal, clock: Clock, status: str = "finished", reason: str | None = None) -> None:
+    clock.tick()
+    journal.event("finish", status=status, reason=reason)
+
+
+def test_a_run_arrives_whole(tmp_path: Path, journal: Journal, clock: Clock, remote: FakeRemote) -> None:
+    journal.event(
+        "start",
+        params={"model": {"layers": 6}, "lr": 3e-4},
+        tags={"mlflow.source.git.commit": "abc", "world_size": 2},
+        dataset=[{"name": "code", "fingerprint": "d" * 64, "context": "train"}],
+        resumed_from_step=None,
+    )
+    train(journal, clock, [1, 2])
+    manifest = tmp_path / "checkpoints" / "step-2" / "manifest.json"
+    manifest.parent.mkdir(parents=True)
+    manifest.write_text("{}")
+    journal.event("checkpoint", step=2, manifest="checkpoints/step-2/manifest.json")
+    (tmp_path / "sample.txt").write_text("text")
+    journal.event("artifact", path="sample.txt")
+    journal.event("an event of the future", x=1)
+    finish(journal, clock, reason="all steps done")
+    shipper = shipper_of(tmp_path, remote)
+    ship_all(shipper)
+    run = remote.only
+    assert run.name == "demo"
+    assert run.params == {"model.layers": "6", "lr": "0.0003"}
+    assert run.history("train/loss") == [(1, 10.0), (2, 5.0)]
+    assert next(iter(run.points)) == Point("train/loss", 10.0, 1_700_000_001_000, 1)
+    assert run.files == {
+        "config/params.json": '{\n "model": {\n  "layers": 6\n },\n "lr": 0.0003\n}\n',
+        "checkpoints/step-2/manifest.json": "{}",
+        "sample.txt": "text",
+    }
+    assert [dataset.digest for dataset in run.datasets] == ["d" * 32]
+    assert run.tags == {
+        RUN_UID: shipper.state.run_uid,
+        "mlflow.source.git.commit": "abc",
+        "world_size": "2",
+        "mypt.status": "finished",
+        "mypt.reason": "all steps done",
+        "mypt.checkpoint.last": "2",
+    }
+    assert (run.status, run.start_time, run.end_time) == ("FINISHED", 1_700_000_000_000, 1_700_000_003_000)
+    assert shipper.state == read_state(tmp_path)
+    assert shipper.state.points == 4
+
+
+@pytest.mark.parametrize(
+    "end",
+    [
+        ("finished", "FINISHED"),
+        ("stopped", "FINISHED"),
+        ("failed", "FAILED"),
+        ("killed", "KILLED"),
+        ("preempted", "KILLED"),
+        ("something new", "FAILED"),
+    ],
+)
+def test_the_end_is_told_as_it_was(
+    tmp_path: Path, journal: Journal, clock: Clock, remote: FakeRemote, end: tuple[str, str]
+) -> None:
+    said, status = end
+    start(journal, clock)
+    finish(journal, clock, said)
+    ship_all(shipper_of(tmp_path, remote))
+    assert (remote.only.status, remote.only.tags["mypt.status"]) == (status, said)
+
+
+def test_nothing_is_created_before_the_journal_has_a_line(tmp_path: Path, journal: Journal, remote: FakeRemote) -> None:
+    assert shipper_of(tmp_path, remote).step() is False
+    assert remote.calls == []
+
+
+def test_a_journal_without_a_start_event_is_shipped_too(
+    tmp_path: Path, journal: Journal, clock: Clock, remote: FakeRemote
+) -> None:
+    train(journal, clock, [1])
+    ship_all(shipper_of(tmp_path, remote))
+    assert remote.only.history("train/loss") == [(1, 10.0)]
+    assert remote.only.start_time == 1_700_000_001_000
+
+
+def test_rows_go_in_large_batches(tmp_path: Path, journal: Journal, clock: Clock, remote: FakeRemote) -> None:
+    train(journal, clock, range(1, 2001))
+    ship_all(shipper_of(tmp_path, remote))
+    assert remote.calls.count("log_points") == 4
+    assert len(remote.only.points) == 4000
+
+
+def test_a_row_of_more_metrics_than_a_batch_may_have_arrives(
+    tmp_path: Path, journal: Journal, remote: FakeRemote
+) -> None:
+    journal.log(1, {f"m{index}": float(index) for index in range(2500)})
+    journal.log(2, {"m0": 1.0})
+    ship_all(shipper_of(tmp_path, remote))
+    assert len(remote.only.points) == 2501
+
+
+def test_a_failing_server_gets_smaller_batches_until_it_recovers(
+    tmp_path: Path, journal: Journal, clock: Clock, remote: FakeRemote
+) -> None:
+    train(journal, clock, range(1, 501))
+    sizes: list[int] = []
+    remote.refuse = lambda call, what: sizes.append(len(what)) is not None if call == "log_points" else False  # type: ignore[arg-type]
+    real = remote._call
+
+    def slow(name: str, effect: Callable[[], object], what: object = None) -> object:
+        if name == "log_points" and len(what) > 200:  # type: ignore[arg-type]
+            raise Unreachable("timed out")
+        return real(name, effect, what)
+
+    remote._call = slow  # type: ignore[method-assign]
+    ship_all(shipper_of(tmp_path, remote))
+    assert len(remote.only.points) == 1000
+    assert max(sizes) <= 200
+
+
+def test_broken_lines_are_passed_over(tmp_path: Path, remote: FakeRemote) -> None:
+    (tmp_path / "metrics.jsonl").write_text('nonsense\n{"step": 1, "time": 5, "a": 1.0}\n{"step": 2, "ti')
+    (tmp_path / "events.jsonl").write_text(
+        'nonsense\n{"kind": "checkpoint", "metrics_bytes": 0}\n{"kind": "start"}\n{"kind": 3, "metrics_bytes": 0}\n'
+    )
+    ship_all(shipper_of(tmp_path, remote))
+    assert remote.only.history("a") == [(1, 1.0)]
+
+
+def test_one_point_that_is_refused_does_not_take_its_neighbours_with_it(
+    tmp_path: Path, journal: Journal, clock: Clock, remote: FakeRemote
+) -> None:
+    train(journal, clock, range(1, 101))
+    remote.refuse = lambda call, what: call == "log_points" and any(p.step == 50 and "loss" in p.key for p in what)  # type: ignore[attr-defined]
+    ship_all(shipper_of(tmp_path, remote))
+    assert [step for step, _ in remote.only.history("train/loss")] == [s for s in range(1, 101) if s != 50]
+    assert len(remote.only.history("throughput/tokens_per_sec")) == 100
+
+
+def test_a_run_whose_creation_goes_unanswered_is_found_again(
+    tmp_path: Path, journal: Journal, clock: Clock, remote: FakeRemote
+) -> None:
+    start(journal, clock)
+    remote.faults = {1: "answer lost"}
+    ship_all(shipper_of(tmp_path, remote))
+    assert remote.calls[:3] == ["find", "create", "find"]
+    assert len(remote.runs) == 1
+
+
+@pytest.mark.parametrize("end", ["finished", None])
+def test_a_run_that_appears_after_the_search_for_it_is_deleted_as_a_ghost(
+    tmp_path: Path, journal: Journal, clock: Clock, remote: FakeRemote, end: str | None
+) -> None:
+    start(journal, clock, a=1)
+    shipper = shipper_of(tmp_path, remote)
+    ship_all(shipper)
+    remote.runs["ghost"] = StoredRun("demo", {RUN_UID: shipper.state.run_uid}, 0)
+    remote.runs["a copy with data"] = StoredRun("demo", {RUN_UID: shipper.state.run_uid}, 0, params={"a": "1"})
+    if end is None:
+        shipper.close_as_killed()
+    else:
+        finish(journal, clock, end)
+        ship_all(shipper)
+    assert [name for name, run in remote.runs.items() if run.deleted] == ["ghost"]
+
+
+def test_no_run_is_created_while_its_id_cannot_be_kept(
+    tmp_path: Path, journal: Journal, clock: Clock, remote: FakeRemote
+) -> None:
+    start(journal, clock)
+    (tmp_path / "tracking").write_text("a file where the folder should be")
+    with pytest.raises(Unreachable, match="state cannot be written"):
+        shipper_of(tmp_path, remote).step()
+    assert remote.runs == {}
+
+
+def test_a_full_disk_does_not_stop_the_sender(
+    tmp_path: Path, journal: Journal, clock: Clock, remote: FakeRemote
+) -> None:
+    start(journal, clock)
+    shipper = shipper_of(tmp_path, remote)
+    shipper.step()
+    state_path(tmp_path).unlink()
+    (tmp_path / "tracking").rmdir()
+    (tmp_path / "tracking").write_text("")
+    train(journal, clock, [1, 2])
+    ship_all(shipper)
+    assert len(remote.only.points) == 4
+
+
+class TestResume:
+    def test_the_same_run_goes_on(self, tmp_path: Path, journal: Journal, clock: Clock, remote: FakeRemote) -> None:
+        start(journal, clock, lr=1, seed=7)
+        train(journal, clock, [1, 2, 3])
+        finish(journal, clock, "preempted")
+        ship_all(shipper_of(tmp_path, remote))
+        assert remote.only.status == "KILLED"
+        start(journal, clock, resumed_from=3, lr=2, seed=7, added="x")
+        ship_all(shipper_of(tmp_path, remote))
+        run = remote.only
+        assert run.status == "RUNNING"
+        assert run.params == {"lr": "1", "seed": "7", "added": "x"}
+        tags = {name: value for name, value in run.tags.items() if "resume" in name}
+        assert tags == {"mypt.resume_count": "1", "resume.1.from_step": "3", "resume.1.lr": "2"}
+        assert run.files["config/params.resume-1.json"] == '{\n "lr": 2,\n "seed": 7,\n "added": "x"\n}\n'
+        assert run.tags["mypt.status"] == "running"
+
+    def test_a_run_is_running_again_before_its_start_event_is_written(
+        self, tmp_path: Path, journal: Journal, clock: Clock, remote: FakeRemote
+    ) -> None:
+        start(journal, clock)
+        finish(journal, clock, "killed")
+        ship_all(shipper_of(tmp_path, remote))
+        shipper = shipper_of(tmp_path, remote, session=(tmp_path / "events.jsonl").stat().st_size)
+        ship_all(shipper)
+        assert (remote.only.status, shipper.state.ended) == ("RUNNING", None)
+
+    @pytest.mark.parametrize("session", [0, None])
+    def test_a_run_that_ended_is_not_running_because_a_sender_looks_at_it(
+        self, tmp_path: Path, journal: Journal, clock: Clock, remote: FakeRemote, session: int | None
+    ) -> None:
+        start(journal, clock)
+        finish(journal, clock, "killed")
+        ship_all(shipper_of(tmp_path, remote))
+        ship_all(shipper_of(tmp_path, remote, session=session))
+        assert remote.only.status == "KILLED"
+
+    def test_steps_done_again_with_the_same_losses_are_sent_once(
+        self, tmp_path: Path, journal: Journal, clock: Clock, remote: FakeRemote
+    ) -> None:
+        start(journal, clock)
+        train(journal, clock, range(1, 8))
+        ship_all(shipper_of(tmp_path, remote))
+        start(journal, clock, resumed_from=4)
+        train(journal, clock, range(5, 11))
+        ship_all(shipper_of(tmp_path, remote))
+        for key in ("train/loss", "throughput/tokens_per_sec"):
+            assert [step for step, _ in remote.only.history(key)] == list(range(1, 11))
+        assert remote.only.tags["resume.1.steps_done_again"] == "5-7"
+
+    def test_steps_done_again_with_other_losses_are_sent_and_the_newer_counts(
+        self, tmp_path: Path, journal: Journal, clock: Clock, remote: FakeRemote
+    ) -> None:
+        start(journal, clock)
+        train(journal, clock, range(1, 8))
+        start(journal, clock, resumed_from=4)
+        train(journal, clock, range(5, 9), loss=lambda step: 1.0)
+        ship_all(shipper_of(tmp_path, remote))
+        steps = [step for step, _ in remote.only.history("train/loss")]
+        assert steps == [1, 2, 3, 4, 5, 6, 7, 5, 6, 7, 8]
+        assert len(remote.only.history("throughput/tokens_per_sec")) == 11
+
+    def test_a_metric_that_is_new_at_a_step_done_again_is_sent(
+        self, tmp_path: Path, journal: Journal, clock: Clock, remote: FakeRemote
+    ) -> None:
+        start(journal, clock)
+        train(journal, clock, [1, 2])
+        start(journal, clock, resumed_from=1)
+        train(journal, clock, [2])
+        journal.log(2, {"val/loss": 3.0})
+        ship_all(shipper_of(tmp_path, remote))
+        assert remote.only.history("val/loss") == [(2, 3.0)]
+
+    def test_a_start_from_scratch_in_the_same_folder_does_everything_again(
+        self, tmp_path: Path, journal: Journal, clock: Clock, remote: FakeRemote
+    ) -> None:
+        start(journal, clock)
+        train(journal, clock, [1, 2])
+        start(journal, clock)
+        train(journal, clock, [1, 2, 3])
+        ship_all(shipper_of(tmp_path, remote))
+        assert [step for step, _ in remote.only.history("train/loss")] == [1, 2, 3]
+        assert remote.only.tags["resume.1.steps_done_again"] == "1-2"
+
+    def test_a_sender_that_starts_amid_steps_done_again_knows_what_was_sent(
+        self, tmp_path: Path, journal: Journal, clock: Clock, remote: FakeRemote
+    ) -> None:
+        start(journal, clock)
+        train(journal, clock, range(1, 6))
+        start(journal, clock, resumed_from=2)
+        train(journal, clock, [3])
+        ship_all(shipper_of(tmp_path, remote))
+        train(journal, clock, [4, 5, 6])
+        ship_all(shipper_of(tmp_path, remote))
+        assert [step for step, _ in remote.only.history("train/loss")] == [1, 2, 3, 4, 5, 6]
+
+    def test_rows_written_while_the_sender_looks_belong_to_the_event_before_them(
+        self, tmp_path: Path, journal: Journal, clock: Clock, remote: FakeRemote
+    ) -> None:
+        """A resume between the sender's look at the events and its look at the rows."""
+        start(journal, clock)
+        train(journal, clock, [1, 2])
+        shipper = shipper_of(tmp_path, remote)
+        real, looks = shipper._next_event, []
+
+        def look() -> Any:
+            found = real()
+            looks.append(found)
+            if len(looks) == 3:
+                start(journal, clock, resumed_from=1)
+                train(journal, clock, [2, 3])
+            return found
+
+        shipper._next_event = look  # type: ignore[method-assign]
+        ship_all(shipper)
+        assert looks[2] is None, "the resume must fall between the two looks"
+        assert [step for step, _ in remote.only.history("train/loss")] == [1, 2, 3]
+
+    def test_a_run_of_another_journal_is_continued_by_its_id(
+        self, tmp_path: Path, journal: Journal, clock: Clock, remote: FakeRemote
+    ) -> None:
+        remote.runs["old"] = StoredRun("demo", {RUN_UID: "u1", "mypt.resume_count": "2"}, 0, status="KILLED")
+        start(journal, clock, resumed_from=100)
+        shipper = shipper_of(tmp_path, remote, run_id="old")
+        ship_all(shipper)
+        assert remote.only.tags["mypt.resume_count"] == "3"
+        assert remote.only.tags["resume.3.from_step"] == "100"
+        assert (shipper.state.run_uid, shipper.state.run_id, remote.only.status) == ("u1", "old", "RUNNING")
+
+    def test_a_run_that_nobody_gave_an_id_gets_one(
+        self, tmp_path: Path, journal: Journal, clock: Clock, remote: FakeRemote
+    ) -> None:
+        remote.runs["foreign"] = StoredRun("demo", {"mypt.resume_count": "many"}, 0)
+        start(journal, clock)
+        shipper = shipper_of(tmp_path, remote, run_id="foreign")
+        ship_all(shipper)
+        assert remote.only.tags[RUN_UID] == shipper.state.run_uid
+
+    def test_a_deleted_run_is_followed_by_a_new_one_with_the_whole_history(
+        self, tmp_path: Path, journal: Journal, clock: Clock, remote: FakeRemote
+    ) -> None:
+        start(journal, clock, lr=1)
+        train(journal, clock, [1, 2])
+        ship_all(shipper_of(tmp_path, remote))
+        remote.runs["run0"].deleted = True
+        start(journal, clock, resumed_from=2, lr=2)
+        train(journal, clock, [3])
+        ship_all(shipper_of(tmp_path, remote))
+        assert remote.only is remote.runs["run1"]
+        assert remote.only.tags["mypt.resumed_from"] == "run0"
+        assert remote.only.params == {"lr": "1"}
+        assert remote.only.tags["resume.1.lr"] == "2"
+        assert [step for step, _ in remote.only.history("train/loss")] == [1, 2, 3]
+
+    def test_a_run_deleted_while_it_is_sent_is_followed_by_a_new_one(
+        self, tmp_path: Path, journal: Journal, clock: Clock, remote: FakeRemote
+    ) -> None:
+        start(journal, clock)
+        train(journal, clock, [1])
+        shipper = shipper_of(tmp_path, remote)
+        ship_all(shipper)
+        remote.runs["run0"].deleted = True
+        train(journal, clock, [2])
+        with pytest.raises(Unreachable):
+            shipper.step()
+        ship_all(shipper)
+        assert [step for step, _ in remote.only.history("train/loss")] == [1, 2]
+
+    def test_another_store_gets_the_whole_history_and_the_first_one_is_found_again(
+        self, tmp_path: Path, journal: Journal, clock: Clock, remote: FakeRemote
+    ) -> None:
+        start(journal, clock)
+        train(journal, clock, [1])
+        ship_all(shipper_of(tmp_path, remote))
+        other = FakeRemote()
+        other.runs["run0 is taken here"] = StoredRun("x", {}, 0)
+        ship_all(shipper_of(tmp_path, other))
+        assert len(other.runs["run1"].points) == 2
+        train(journal, clock, [2])
+        ship_all(shipper_of(tmp_path, remote))
+        assert len(remote.only.points) == 4
+
+    def test_a_journal_shorter_than_what_was_sent_is_sent_from_its_beginning(
+        self, tmp_path: Path, journal: Journal, clock: Clock, remote: FakeRemote
+    ) -> None:
+        train(journal, clock, [1, 2])
+        shipper = shipper_of(tmp_path, remote)
+        ship_all(shipper)
+        lines = (tmp_path / "metrics.jsonl").read_text().splitlines(keepends=True)
+        (tmp_path / "metrics.jsonl").write_text(lines[0] + '{"step": 2, "time": 9, "train/loss": 0.5, "long": 1}\n')
+        ship_all(shipper_of(tmp_path, remote))
+        assert remote.only.history("train/loss") == [(1, 10.0), (2, 5.0), (2, 0.5)]
+
+
+class TestFiles:
+    def test_a_checkpoint_that_was_rotated_away_is_passed_over(
+        self, tmp_path: Path, journal: Journal, clock: Clock, remote: FakeRemote
+    ) -> None:
+        journal.event("checkpoint", step=5, manifest="checkpoints/step-5/manifest.json")
+        shipper = shipper_of(tmp_path, remote)
+        ship_all(shipper)
+        assert remote.only.tags["mypt.checkpoint.last"] == "5"
+        assert shipper.state.skipped == ()
+
+    def test_no_file_outside_of_the_run_is_sent(
+        self, tmp_path: Path, journal: Journal, clock: Clock, remote: FakeRemote
+    ) -> None:
+        (tmp_path.parent / "secret.txt").write_text("canary")
+        (tmp_path / "link.txt").symlink_to(tmp_path.parent / "secret.txt")
+        for name in ("../secret.txt", str(tmp_path.parent / "secret.txt"), "link.txt"):
+            journal.event("artifact", path=name)
+        ship_all(shipper_of(tmp_path, remote))
+        assert remote.only.files == {}
+
+    @pytest.mark.parametrize("how", ["refused", "broken"])
+    def test_a_file_that_cannot_be_stored_does_not_hold_the_numbers_up(
+        self, tmp_path: Path, journal: Journal, clock: Clock, remote: FakeRemote, how: str
+    ) -> None:
+        (tmp_path / "sample.txt").write_text("text")
+        if how == "broken":
+            remote.broken = {"log_file", "log_text"}
+        else:
+            remote.refuse = lambda call, what: call in ("log_file", "log_text")
+        start(journal, clock)
+        journal.event("artifact", path="sample.txt")
+        train(journal, clock, [1])
+        shipper = shipper_of(tmp_path, remote)
+        ship_all(shipper, patience=1 if how == "refused" else 100)
+        assert len(remote.only.points) == 2
+        assert shipper.state.skipped == ("sample.txt",)
+        assert remote.calls.count("log_file") == (1 if how == "refused" else 3)
+        remote.broken, remote.refuse = set(), lambda call, what: False
+        finish(journal, clock)
+        ship_all(shipper)
+        assert remote.only.files == {"sample.txt": "text"}
+        assert shipper.state.skipped == ()
+
+    def test_a_file_waits_while_no_request_is_answered(
+        self, tmp_path: Path, journal: Journal, clock: Clock, remote: FakeRemote
+    ) -> None:
+        train(journal, clock, [1])
+        shipper = shipper_of(tmp_path, remote)
+        ship_all(shipper)
+        (tmp_path / "sample.txt").write_text("text")
+        journal.event("artifact", path="sample.txt")
+        remote.down = True
+        for _ in range(5):
+            with pytest.raises(Unreachable):
+                shipper.step()
+        assert shipper.state.skipped == ()
+        remote.down = False
+        ship_all(shipper)
+        assert remote.only.files == {"sample.txt": "text"}
+
+    def test_what_is_good_to_have_may_be_refused(
+        self, tmp_path: Path, journal: Journal, clock: Clock, remote: FakeRemote
+    ) -> None:
+        journal.event("start", params={"a": 1}, tags={"b": 2}, dataset=[{"name": "d", "fingerprint": "e"}])
+        train(journal, clock, [1])
+        remote.refuse = lambda call, what: call in ("log_params", "set_tags", "log_datasets")
+        ship_all(shipper_of(tmp_path, remote), patience=1)
+        assert len(remote.only.points) == 2
+
+
+class TestVanishedTrainer:
+    def test_a_run_without_an_end_is_killed_at_its_last_sign_of_life(
+        self, tmp_path: Path, journal: Journal, clock: Clock, remote: FakeRemote
+    ) -> None:
+        start(journal, clock)
+        train(journal, clock, [1, 2])
+        shipper = shipper_of(tmp_path, remote)
+        ship_all(shipper)
+        shipper.close_as_killed()
+        run = remote.only
+        assert (run.status, run.tags["mypt.status"], run.end_time) == ("KILLED", "killed", int(clock.now * 1000))
+        assert "left no word" in run.tags["mypt.reason"]
+
+    def test_a_run_that_told_its_end_is_not_killed(
+        self, tmp_path: Path, journal: Journal, clock: Clock, remote: FakeRemote
+    ) -> None:
+        start(journal, clock)
+        finish(journal, clock)
+        shipper = shipper_of(tmp_path, remote)
+        ship_all(shipper)
+        shipper.close_as_killed()
+        assert remote.only.status == "FINISHED"
+
+    def test_a_run_that_was_never_created_is_not_killed(
+        self, tmp_path: Path, journal: Journal, remote: FakeRemote
+    ) -> None:
+        shipper = shipper_of(tmp_path, remote)
+        ship_all(shipper)
+        shipper.close_as_killed()
+        assert remote.calls == []
+
+    def test_a_deleted_run_cannot_be_killed(
+        self, tmp_path: Path, journal: Journal, clock: Clock, remote: FakeRemote
+    ) -> None:
+        start(journal, clock)
+        shipper = shipper_of(tmp_path, remote)
+        ship_all(shipper)
+        remote.runs["run0"].deleted = True
+        with pytest.raises(Unreachable):
+            shipper.close_as_killed()
+        shipper.state = shipper.state.model_copy(update={"skipped": ("a.txt",)})
+        (tmp_path / "a.txt").write_text("")
+        with pytest.raises(Unreachable):
+            shipper.retry_skipped()
+
+
+def test_the_last_error_is_kept_until_it_is_over(tmp_path: Path, remote: FakeRemote) -> None:
+    shipper = shipper_of(tmp_path, remote)
+    shipper.remember("refused")
+    assert (read_state(tmp_path) or SenderState()).error == "refused"
+    shipper.remember(None)
+    assert (read_state(tmp_path) or SenderState(error="x")).error is None
+
+
+def test_a_state_that_is_none_is_as_good_as_missing(tmp_path: Path) -> None:
+    write_state(tmp_path, SenderState(run_id="a"))
+    assert read_state(tmp_path) is not None
+    state_path(tmp_path).write_text('{"run_uid": "a", "run_id": "b", "a field of the future": 1}')
+    assert (read_state(tmp_path) or SenderState()).run_id == "b"
+    state_path(tmp_path).write_text("{")
+    assert read_state(tmp_path) is None
+
+
+def history(run_dir: Path, sessions: Sequence[tuple[int, int, bool]]) -> None:
+    """Write a journal of sessions of (steps to go back, steps to do, whether the losses are the same again)."""
+    clock = Clock()
+    with Journal(run_dir, clock=clock) as journal:
+        step = 0
+        for number, (back, steps, same) in enumerate(sessions):
+            step = max(0, step - back)
+            start(journal, clock, resumed_from=step if number else None, session=number)
+            train(
+                journal, clock, range(step + 1, step + steps + 1), lambda s, n=number, k=same: 10 / s + (0 if k else n)
+            )  # type: ignore[misc]
+            step += steps
+        finish(journal, clock)
+
+
+def ship_through_kills(run_dir: Path, remote: FakeRemote) -> None:
+    while True:
+        try:
+            ship_all(shipper_of(run_dir, remote))
+        except Killed:
+            continue
+        return
+
+
+SESSIONS = st.lists(st.tuples(st.integers(0, 5), st.integers(0, 6), st.booleans()), min_size=1, max_size=4)
+FAULTS = st.dictionaries(
+    st.integers(0, 60), st.sampled_from(["lost", "answer lost", "killed before", "killed after"]), max_size=12
+)
+
+
+@settings(deadline=None, max_examples=100)
+@given(sessions=SESSIONS, faults=FAULTS)
+def test_whatever_fails_and_whoever_is_killed_the_store_ends_up_the_same(
+    sessions: list[tuple[int, int, bool]], faults: dict[int, str], tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """Sent exactly once and in order: the store holds what it would have held had nothing gone wrong."""
+    calm, rough = FakeRemote(), FakeRemote()
+    rough.faults = faults
+    for remote in (calm, rough):
+        run_dir = tmp_path_factory.mktemp("run")
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(happenings, "FILE_ATTEMPTS", 100)  # no file is given up, so that both may be compared
+            patch.setattr("os.fsync", lambda fd: None)
+            history(run_dir, sessions)
+            ship_through_kills(run_dir, remote)
+    expected, found = calm.only, rough.only
+    assert list(found.points) == list(expected.points)
+    found.tags[RUN_UID] = expected.tags[RUN_UID]
+    assert found == expected
+    steps = [step for step, _ in expected.history("train/loss")]
+    if all(same for _, _, same in sessions):
+        assert len(set(steps)) == len(steps)
