@@ -1,0 +1,32 @@
+"""The command line: parse, call, print, exit. Commands import what they need when they are called."""
+
+import os
+import sys
+from collections.abc import Sequence
+
+from mypt_dist.errors import MyptError
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run ``mypt``. Returns the exit code of errors a user can cause; raises SystemExit for all else, as typer does."""
+    from mypt_dist.cli.app import app
+
+    try:
+        app(args=list(arguments) if arguments is not None else None, prog_name="mypt")
+    except MyptError as error:
+        _say(error)
+        return error.exit_code
+    except BrokenPipeError:
+        # The reader of our output is gone (`| head`): nobody is left to tell.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    return 0
+
+
+def _say(error: MyptError) -> None:
+    """One message for all ranks; a rank that alone knows what went wrong speaks for itself."""
+    rank = int(os.environ.get("RANK", "0"))
+    if rank == 0:
+        print(f"mypt: {error}", file=sys.stderr, flush=True)
+    elif error.local:
+        print(f"mypt: [rank {rank}] {error}", file=sys.stderr, flush=True)

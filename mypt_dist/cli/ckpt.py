@@ -1,0 +1,80 @@
+"""``mypt ckpt``: what checkpoints a run has, what is in one, and whether its bytes are right."""
+
+import json
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mypt_dist.cli.tables import JsonOption, print_json, print_table
+
+app = typer.Typer(help="List, show and verify checkpoints.", no_args_is_help=True)
+
+Run = Annotated[Path, typer.Argument(metavar="PATH", help="A run's folder or one checkpoint in it.")]
+
+
+@app.command("ls")
+def list_(path: Run, as_json: JsonOption = False) -> None:
+    """List the checkpoints of a run. Sizes are checked, contents are not: that is what verify does."""
+    from mypt_dist.checkpoint import list_checkpoints
+
+    summaries = list_checkpoints(path)
+    if as_json:
+        print_json([{**asdict(summary), "folder": str(summary.folder)} for summary in summaries])
+        return
+    rows = [
+        [
+            summary.folder.name,
+            f"{summary.tokens:,}" if summary.tokens is not None else "-",
+            f"{summary.bytes / 1e6:,.1f}",
+            f"{summary.metrics['val/loss']:.4f}" if "val/loss" in summary.metrics else "-",
+            summary.problem or "ok",
+        ]
+        for summary in summaries
+    ]
+    print_table(["checkpoint", "tokens", "MB", "val/loss", "state"], rows)
+
+
+@app.command()
+def show(path: Run, as_json: JsonOption = False) -> None:
+    """Show the manifest of a checkpoint, or of a run's newest valid one."""
+    from mypt_dist.checkpoint import open_checkpoint
+
+    with open_checkpoint(path) as checkpoint:
+        manifest, folder = checkpoint.manifest, checkpoint.folder
+    if as_json:
+        print_json(json.loads(manifest.model_dump_json()))
+        return
+    facts = {
+        "checkpoint": str(folder),
+        "step": f"{manifest.step:,}",
+        "tokens": f"{manifest.tokens:,}",
+        "samples": f"{manifest.samples:,}",
+        "order hash": manifest.order_hash,
+        "written by": f"{manifest.world_size} ranks ({manifest.engine.get('name')})",
+        "code": f"{manifest.code.get('version')} {manifest.code.get('commit') or ''}",
+        "model": json.dumps(manifest.run.get("model")),
+        "metrics": ", ".join(f"{name} {value:.4g}" for name, value in sorted(manifest.metrics.items())),
+        "files": f"{len(manifest.files)}, {sum(entry.bytes for entry in manifest.files.values()):,} bytes",
+        "tensors": f"{len(manifest.tensors)}",
+        "changes": json.dumps(manifest.changes) if manifest.changes else "none",
+    }
+    print_table(["", ""], [[key, value] for key, value in facts.items()])
+
+
+@app.command()
+def verify(path: Run, as_json: JsonOption = False) -> None:
+    """Read every byte of a checkpoint, or of all those of a run, and compare with the manifest. Exit 0 or 6."""
+    from mypt_dist.checkpoint import verify_checkpoint
+    from mypt_dist.errors import CheckpointError
+
+    begin = time.monotonic()
+    problems = verify_checkpoint(path)
+    if as_json:
+        print_json({"path": str(path), "valid": not problems, "problems": problems})
+    elif not problems:
+        print(f"{path}: every byte is as it was written ({time.monotonic() - begin:.1f} s)")
+    if problems:
+        raise CheckpointError("\n".join([f"{path} is damaged:", *(f"  {problem}" for problem in problems)]))

@@ -1,0 +1,116 @@
+"""``mypt data``: text to token shards, and a look at them."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mypt_dist.cli.tables import JsonOption, print_json, print_table
+
+app = typer.Typer(help="Prepare, inspect and verify datasets.", no_args_is_help=True)
+
+Dataset = Annotated[Path, typer.Argument(metavar="DIR", help="A folder made by mypt data prepare.")]
+
+
+@app.command()
+def prepare(
+    inputs: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="INPUT...",
+            help="Files, folders or globs of .txt .md .py .jsonl, each also .gz or .zst; "
+            "or stdlib, this Python's own source code.",
+        ),
+    ],
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder for the dataset.")],
+    tokenizer: Annotated[str, typer.Option("--tokenizer", metavar="gpt2|byte|char")] = "gpt2",
+    val_fraction: Annotated[float, typer.Option(help="Share of documents held out, chosen by their content.")] = 0.01,
+    text_field: Annotated[str, typer.Option(help="The field of a .jsonl line that holds the text.")] = "text",
+    dedup: Annotated[bool, typer.Option("--dedup", help="Keep only the first of identical documents.")] = False,
+    workers: Annotated[int | None, typer.Option(help="Threads that tokenize. Default: all cores.")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a finished dataset in DIR.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Turn text into token shards for training, with a validation split."""
+    from mypt_dist import log
+    from mypt_dist.cli.progress import byte_progress
+    from mypt_dist.config import validate
+    from mypt_dist.data.prepare import PrepareSettings, prepare
+
+    log.install()
+    settings = validate(
+        PrepareSettings,
+        {
+            "tokenizer": tokenizer,
+            "val_fraction": val_fraction,
+            "text_field": text_field,
+            "dedup": dedup,
+            "overwrite": overwrite,
+            **({} if workers is None else {"workers": workers}),
+        },
+        "mypt data prepare",
+    )
+    with byte_progress("tokenizing") as progress:
+        report = prepare(inputs, out, settings, progress)
+    manifest = report.manifest
+    if as_json:
+        print_json(json.loads(manifest.to_bytes()))
+        return
+    _print_manifest(manifest, str(out))
+
+
+@app.command()
+def inspect(
+    dataset: Dataset,
+    sample: Annotated[int, typer.Option(help="Tokens of decoded text to show.")] = 200,
+    as_json: JsonOption = False,
+) -> None:
+    """Show what a dataset holds: its manifest, a decoded sample, the lengths of its documents."""
+    from mypt_dist.data.inspect import inspect_dataset
+
+    report = inspect_dataset(dataset, sample_tokens=sample)
+    if as_json:
+        print_json(report.to_json())
+        return
+    _print_manifest(report.manifest, str(dataset))
+    rows = [[name, *(f"{value:,}" for value in lengths)] for name, lengths in report.length_rows()]
+    print_table(["tokens a document", "documents", "min", "p10", "median", "p90", "max"], rows)
+    print(f"\nsample:\n{report.sample}")
+
+
+@app.command()
+def verify(dataset: Dataset, as_json: JsonOption = False) -> None:
+    """Read every byte of a dataset again and compare it with its manifest. Exit 0 or 3."""
+    from mypt_dist.cli.progress import byte_progress
+    from mypt_dist.data.verify import verify_dataset
+    from mypt_dist.errors import DataError
+
+    with byte_progress("verifying") as progress:
+        problems = verify_dataset(dataset, progress)
+    if as_json:
+        print_json({"dataset": str(dataset), "valid": not problems, "problems": problems})
+    elif not problems:
+        print(f"{dataset}: every byte is as it was written")
+    if problems:
+        raise DataError("\n".join([f"{dataset} is damaged:", *(f"  {problem}" for problem in problems)]))
+
+
+def _print_manifest(manifest: object, where: str) -> None:
+    from mypt_dist.data.manifest import SPLITS, DatasetManifest
+
+    assert isinstance(manifest, DatasetManifest)
+    rows = [
+        [name, f"{split.documents:,}", f"{split.tokens:,}", f"{split.bytes:,}", str(len(split.shards))]
+        for name in SPLITS
+        for split in [manifest.split(name)]
+    ]
+    print(f"{where}: {manifest.tokenizer.kind}, {manifest.vocab_size:,} ids, {manifest.dtype}")
+    print_table(["split", "documents", "tokens", "text bytes", "shards"], rows)
+    left_out = {
+        name: count
+        for name, count in manifest.counts.model_dump().items()
+        if count and name not in ("files", "documents")
+    }
+    if left_out:
+        print("left out: " + ", ".join(f"{count:,} {name.replace('_', ' ')}" for name, count in left_out.items()))

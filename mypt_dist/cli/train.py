@@ -1,0 +1,52 @@
+"""``mypt train`` and ``mypt quickstart``."""
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+RunFile = Annotated[str, typer.Argument(help="A run file (JSON or YAML), or the name of a shipped one.")]
+Overrides = Annotated[
+    list[str] | None, typer.Argument(metavar="[KEY.PATH=VALUE]...", help="Settings that win over the run file.")
+]
+AllowChange = Annotated[
+    list[str] | None,
+    typer.Option("--allow-change", metavar="KEY", help="On resume, accept that this setting differs (repeatable)."),
+]
+
+
+def train(run_file: RunFile, overrides: Overrides = None, allow_change: AllowChange = None) -> None:
+    """Train what a run file describes; resume if its folder holds a checkpoint.
+
+    Start several ranks with accelerate launch or torchrun and -m mypt_dist train.
+    A first SIGTERM or Ctrl-C saves a checkpoint and stops all ranks at the same step; a second one stops at once.
+    """
+    from mypt_dist import log
+    from mypt_dist.run.config import RunConfig
+
+    rank = int(os.environ.get("RANK", "0"))
+    log.install(rank)
+    config = RunConfig.load(run_file, overrides or [])
+
+    from mypt_dist.run.build import train as run
+
+    outcome = run(config, allow_changes=allow_change or [])
+    outcome.raise_if_interrupted()
+    if rank == 0:
+        print(f"trained to step {outcome.state.step} of {outcome.steps}, {outcome.state.tokens:,} tokens")
+        print(f"run folder: {os.path.relpath(outcome.folder)}")
+
+
+def quickstart(
+    folder: Annotated[Path, typer.Option("--out", help="Folder for the dataset and the run.")] = Path(
+        "runs/quickstart"
+    ),
+    overrides: Overrides = None,
+) -> None:
+    """Train a small GPT on Python's own standard library: prepare, train, checkpoint, sample. Downloads nothing."""
+    from mypt_dist import log
+    from mypt_dist.run.quickstart import quickstart as run
+
+    log.install()
+    run(folder, overrides or [], say=print)

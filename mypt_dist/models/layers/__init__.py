@@ -1,0 +1,1 @@
+"""The pieces that architectures share. Nothing is imported here: discovering architectures must not load torch."""

@@ -1,0 +1,62 @@
+"""The schema of a run file."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from pydantic import Field
+
+from mypt_dist.checkpoint import Retention
+from mypt_dist.config import Config, load_mapping, validate
+from mypt_dist.data.config import DataConfig
+from mypt_dist.models import ModelConfig, any_model
+from mypt_dist.optim import OptimizerConfig, any_optimizer
+from mypt_dist.optim.adamw import AdamWConfig
+from mypt_dist.tracking import TrackerConfig, any_tracker
+from mypt_dist.tracking.mlflow_tracker import MlflowConfig
+from mypt_dist.train.config import TrainConfig
+
+if TYPE_CHECKING:
+    AnyModel = ModelConfig
+    AnyOptimizer = OptimizerConfig
+    AnyTracker = TrackerConfig
+else:
+    AnyModel, AnyOptimizer, AnyTracker = any_model(), any_optimizer(), any_tracker()
+
+
+class About(Config):
+    """What one file is for. Not inherited by the files that extend it."""
+
+    description: str = ""
+    parameters: int | None = None
+    """Exact number of trainable parameters of a preset's model, a tied weight counted once."""
+    vocab_size: int | None = None
+    """The vocabulary that ``parameters`` is counted with."""
+
+
+class RunConfig(Config):
+    """Everything that decides what a run learns. How many ranks share the work is the launch file's business."""
+
+    about: About = About()
+    extends: tuple[str, ...] = ()
+    """Files or presets that this one starts from, already merged in; kept as a record of where settings came from."""
+    name: Annotated[str, Field(pattern=r"^[a-zA-Z0-9][a-zA-Z0-9._-]{0,63}$")] = "run"
+    out: Path | None = None
+    """The run's folder. Null: ``runs/NAME``."""
+    model: AnyModel
+    data: DataConfig
+    optimizer: AnyOptimizer = AdamWConfig()
+    train: TrainConfig
+    checkpoints: Retention = Retention()
+    trackers: tuple[AnyTracker, ...] = (MlflowConfig(),)
+    """Where numbers are shipped to, besides ``metrics.jsonl``."""
+
+    @classmethod
+    def load(cls, name: str, overrides: Sequence[str] = ()) -> "RunConfig":
+        """Read a run file or preset. Raises one `ConfigError` that lists every problem."""
+        return validate(cls, load_mapping(name, overrides), name)
+
+    @property
+    def folder(self) -> Path:
+        """The run's folder, as an absolute path."""
+        return (self.out or Path("runs") / self.name).resolve()

@@ -1,0 +1,95 @@
+"""The datasets of a run, opened and checked against each other and the model."""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from mypt_dist.data.config import DataConfig, SourceConfig
+from mypt_dist.data.loader import BatchShape, EvalWindows, TokenGather
+from mypt_dist.data.manifest import SPLITS, DatasetManifest
+from mypt_dist.data.order import Order, SourceShape
+from mypt_dist.data.stream import TokenStream, require_window
+from mypt_dist.errors import ConfigError
+from mypt_dist.models import ModelConfig
+from mypt_dist.tokenizers import Tokenizer
+from mypt_dist.train.config import TrainConfig
+
+
+@dataclass(frozen=True, slots=True)
+class RunData:
+    """What a run reads."""
+
+    config: DataConfig
+    manifests: Mapping[str, DatasetManifest]
+    tokenizer: Tokenizer
+    train: tuple[TokenStream, ...]
+    validation: tuple[TokenStream, ...]
+    """Of the sources that have a validation split."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Changes with the content of any source, with their names, and with nothing else."""
+        names = sorted(self.manifests)
+        text = "\n".join(f"{name} {self.manifests[name].fingerprint}" for name in names)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    @property
+    def sources(self) -> dict[str, SourceConfig]:
+        return self.config.named_sources()
+
+    def order(self, train: TrainConfig, context: int) -> Order:
+        """The order of the training data. Raises `ConfigError` where a cap on epochs cannot be kept."""
+        shapes = [
+            SourceShape(name, len(stream), self.sources[name].weight)
+            for name, stream in zip(self.sources, self.train, strict=True)
+        ]
+        order = Order(shapes, context=context, seed=train.seed, shuffle=self.config.shuffle)
+        epochs = order.epochs(train.steps * train.batch_size)
+        over = [
+            f"  data.sources.{name}.max_epochs: {cap}, but the run reads it {epochs[name]:.2f} times"
+            for name, source in self.sources.items()
+            if (cap := source.max_epochs) is not None and epochs[name] > cap
+        ]
+        if over:
+            raise ConfigError("\n".join([*over, "lower train.steps or the source's weight, or raise the cap"]))
+        return order
+
+    def gather(self, vocab_size: int) -> TokenGather:
+        """Batches of the training split."""
+        return TokenGather(self.train, self.tokenizer.byte_lengths(), vocab_size)
+
+    def evaluation(self, shape: BatchShape, vocab_size: int, windows: int) -> EvalWindows:
+        """Fixed windows of all validation splits; none if there is no text for one."""
+        gather = TokenGather(self.validation, self.tokenizer.byte_lengths(), vocab_size)
+        return EvalWindows(gather, shape, [len(stream) for stream in self.validation], windows)
+
+
+def open_data(config: DataConfig, model: ModelConfig) -> RunData:
+    """Open every source. Raises `ConfigError` for what does not fit together, `DataError` for a damaged shard."""
+    sources = config.named_sources()
+    manifests = {name: DatasetManifest.read(source.path) for name, source in sources.items()}
+    _same_tokenizer(manifests)
+    tokenizer = next(iter(manifests.values())).load_tokenizer()
+    if model.vocab_size is not None and model.vocab_size < tokenizer.vocab_size:
+        raise ConfigError(
+            f"model.vocab_size is {model.vocab_size}, the data's {tokenizer.kind} tokenizer has "
+            f"{tokenizer.vocab_size} ids: use at least that, or null to follow the tokenizer"
+        )
+    train, validation = (
+        tuple(TokenStream.open(source.path, manifests[name], split) for name, source in sources.items())
+        for split in SPLITS
+    )
+    for stream in train:
+        require_window(stream, model.context)
+    return RunData(config, manifests, tokenizer, train, tuple(s for s in validation if len(s) > model.context))
+
+
+def _same_tokenizer(manifests: Mapping[str, DatasetManifest]) -> None:
+    (first_name, first), *others = manifests.items()
+    for name, manifest in others:
+        if manifest.tokenizer.fingerprint != first.tokenizer.fingerprint:
+            raise ConfigError(
+                f"data.sources.{name} was prepared with another tokenizer ({manifest.tokenizer.kind}, "
+                f"{manifest.tokenizer.fingerprint[:12]}) than data.sources.{first_name} ({first.tokenizer.kind}, "
+                f"{first.tokenizer.fingerprint[:12]}): prepare them alike"
+            )

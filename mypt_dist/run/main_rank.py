@@ -1,0 +1,24 @@
+"""Something only rank 0 does, with an outcome that every rank shares."""
+
+from collections.abc import Callable
+
+from mypt_dist import errors
+from mypt_dist.errors import MyptError
+from mypt_dist.world import JSON, World
+
+
+def on_main(world: World, action: Callable[[], JSON]) -> JSON:
+    """Do ``action`` on rank 0 and return its result on every rank. If it raises a `MyptError`, every rank raises it."""
+    result: dict[str, JSON] = {}
+    if world.rank == 0:
+        try:
+            result = {"value": action()}
+        except MyptError as error:
+            if world.size == 1:
+                raise
+            result = {"error": type(error).__name__, "message": str(error)}
+    shared = world.all_gather(result)[0]
+    assert isinstance(shared, dict), "rank 0 sent a dict"
+    if "error" in shared:
+        raise getattr(errors, str(shared["error"]), MyptError)(str(shared["message"]))
+    return shared["value"]

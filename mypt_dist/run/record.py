@@ -1,0 +1,123 @@
+"""The record of a run on its main rank: journal, trackers and a true final status. Other ranks keep none."""
+
+import json
+import logging
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from mypt_dist.checkpoint import Checkpoint
+from mypt_dist.engine import Engine
+from mypt_dist.errors import MyptError
+from mypt_dist.run.config import RunConfig
+from mypt_dist.run.data import RunData
+from mypt_dist.run.provenance import code_version
+from mypt_dist.run.resume import flatten
+from mypt_dist.tracking import Tracker
+from mypt_dist.tracking.journal import Journal
+from mypt_dist.tracking.system import SystemSampler
+from mypt_dist.train.state import TrainState
+from mypt_dist.world import JSON
+
+log = logging.getLogger(__name__)
+
+RUN_FILE = "run.json"
+
+
+class RunRecord:
+    """What is told to the journal, and through it to every tracker."""
+
+    def __init__(self, config: RunConfig, engine: Engine, data: RunData, parameters: int) -> None:
+        self._config, self._engine, self._data, self._parameters = config, engine, data, parameters
+        self._trackers: list[Tracker] = []
+        self._status, self._reason = "failed", "the process ended unexpectedly"
+        self.journal: Journal | None = None
+        self.system: SystemSampler | None = None
+
+    @contextmanager
+    def kept(self, resumed: Checkpoint | None, *, flops_per_token: int) -> Iterator[None]:
+        """Start the record, and end it with the status that `ended` was told, or with what went wrong."""
+        if not self._engine.is_main:
+            yield
+            return
+        folder = self._config.folder
+        self.journal, self.system = Journal(folder), SystemSampler(folder)
+        (folder / RUN_FILE).write_text(self._config.model_dump_json(indent=2) + "\n", encoding="utf-8")
+        known = dict(resumed.manifest.tracker) if resumed else {}
+        self.journal.event("start", **self._start_event(resumed, flops_per_token))
+        self._trackers = [tracker.build() for tracker in self._config.trackers]
+        for tracker in self._trackers:
+            tracker.start(folder, self._config.name, known)
+        try:
+            yield
+        except MyptError as error:
+            self._reason = str(error)
+            raise
+        except BaseException as error:
+            self._reason = f"{type(error).__name__}: {error}"
+            raise
+        finally:
+            self.journal.event("finish", status=self._status, reason=self._reason)
+            self.journal.close()
+            for tracker in self._trackers:
+                left = tracker.finish()
+                if left:
+                    log.warning("%s", left)
+
+    def tracker_ids(self) -> dict[str, str]:
+        """Ids of the tracked run, for the manifest: a resume continues the same one."""
+        return {name: identity for tracker in self._trackers for name, identity in tracker.ids().items()}
+
+    def saved(self, state: TrainState, folder: Path) -> None:
+        """A checkpoint was committed."""
+        if self.journal is not None:
+            manifest = (folder / "manifest.json").relative_to(self._config.folder)
+            self.journal.event("checkpoint", step=state.step, manifest=str(manifest))
+            log.info("step %d  saved %s", state.step, os.path.relpath(folder))
+
+    def ended(self, state: TrainState, signal_number: int) -> None:
+        """The loop came to its end."""
+        steps = self._config.train.steps
+        if signal_number:
+            self._status = "preempted" if signal_number == signal.SIGTERM else "killed"
+            self._reason = f"{signal.Signals(signal_number).name} at step {state.step} of {steps}; saved"
+        elif state.step < steps:
+            self._status, self._reason = "stopped", f"train.stop_after at step {state.step} of {steps}; saved"
+        else:
+            self._status, self._reason = "finished", f"all {steps} steps done"
+
+    def _start_event(self, resumed: Checkpoint | None, flops_per_token: int) -> dict[str, JSON]:
+        config, code = self._config, code_version()
+        params: dict[str, JSON] = {
+            **flatten(config.model_dump(mode="json", exclude={"about", "trackers"})),
+            "parameters": self._parameters,
+            "flops_per_token": flops_per_token,
+            "tokens_per_step": config.train.batch_size * config.model.context,
+        }
+        tags: dict[str, JSON] = {
+            "mypt.version": code["version"],
+            "mypt.engine": self._engine.name,
+            "mypt.world_size": str(self._engine.size),
+            "mypt.device": self._engine.device.type,
+            "mypt.preset": ",".join(config.extends),
+            "mypt.data": self._data.fingerprint,
+            "mypt.tokenizer": self._data.tokenizer.kind,
+            "mlflow.source.git.commit": code["commit"],
+        }
+        datasets: list[JSON] = [
+            {
+                "name": name,
+                "fingerprint": manifest.fingerprint,
+                "path": str(self._data.sources[name].path),
+                "tokens": manifest.splits.train.tokens,
+            }
+            for name, manifest in self._data.manifests.items()
+        ]
+        return {
+            "params": json.loads(json.dumps(params)),
+            "tags": {key: value for key, value in tags.items() if value},
+            "dataset": datasets,
+            "resumed_from_step": resumed.manifest.step if resumed else None,
+        }

@@ -1,0 +1,65 @@
+"""May a run go on with changed settings? Rules, a diff, and a record of what was allowed."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from mypt_dist.errors import ConfigError
+
+FIXED = ("model", "data", "optimizer.type", "train.seed", "train.batch_size")
+"""A change of these makes another run: it needs --allow-change, and is recorded in the next manifests."""
+
+FREE = (
+    "about",
+    "data.path",
+    "data.prefetch",
+    "extends",
+    "model.activation_checkpointing",
+    "model.dropout",
+    "name",
+    "out",
+)
+"""Exceptions within `FIXED`, and keys that change nothing a run learns. Data is compared by content, not by path."""
+
+
+def flatten(mapping: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """``{"a": {"b": 1}}`` -> ``{"a.b": 1}``. Lists stay whole."""
+    flat: dict[str, Any] = {}
+    for key, value in mapping.items():
+        if isinstance(value, Mapping) and value:
+            flat |= flatten(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+def changed_settings(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """Dotted keys whose values differ, with both values."""
+    old, new = flatten(before), flatten(now)
+    keys = sorted(old.keys() | new.keys())
+    return {key: (old.get(key), new.get(key)) for key in keys if old.get(key) != new.get(key)}
+
+
+def is_fixed(key: str) -> bool:
+    """Whether a change of ``key`` must be allowed explicitly."""
+    if key.startswith("data.sources.") and key.endswith(".path"):
+        return False
+    return _within(key, FIXED) and not _within(key, FREE)
+
+
+def check_changes(changes: Mapping[str, tuple[Any, Any]], allowed: Sequence[str]) -> None:
+    """Raise one `ConfigError` with a diff of every change that needs to be allowed and is not."""
+    refused = {key: both for key, both in changes.items() if is_fixed(key) and not _within(key, allowed)}
+    if refused:
+        raise ConfigError(
+            "\n".join(
+                [
+                    "the run's folder holds checkpoints of a run with other settings:",
+                    *(f"  {key}: {old!r} there, {new!r} here" for key, (old, new) in refused.items()),
+                    "choose another folder (out=…), restore the settings, or accept each with --allow-change KEY",
+                ]
+            )
+        )
+
+
+def _within(key: str, sections: Sequence[str]) -> bool:
+    return any(key == section or key.startswith(f"{section}.") for section in sections)

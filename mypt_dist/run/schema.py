@@ -1,0 +1,45 @@
+"""JSON Schemas for editors and scripts, made from the classes that read the files."""
+
+from typing import Any, Literal, TypeAlias
+
+from mypt_dist.checkpoint import Manifest
+from mypt_dist.config import Config
+from mypt_dist.data.manifest import DatasetManifest
+from mypt_dist.run.config import RunConfig
+
+What: TypeAlias = Literal["run", "preset", "manifest", "dataset"]
+
+DIALECT = "https://json-schema.org/draft/2020-12/schema"
+
+
+def json_schema(what: What) -> dict[str, Any]:
+    """The schema of a run file, a preset (a run file that may leave anything out), or a manifest."""
+    sources: dict[What, type[Config]] = {
+        "run": RunConfig,
+        "preset": RunConfig,
+        "manifest": Manifest,
+        "dataset": DatasetManifest,
+    }
+    schema = {"$schema": DIALECT, **sources[what].model_json_schema(), "title": f"mypt {what}"}
+    if what in ("run", "preset"):
+        _describe_file(schema)
+    return _without_required(schema) if what == "preset" else schema
+
+
+def _describe_file(schema: dict[str, Any]) -> None:
+    """What a file may say that a finished configuration does not: its schema, and one parent as a plain string."""
+    names = {"type": "array", "items": {"type": "string"}}
+    extends = schema["properties"]["extends"]
+    schema["properties"]["extends"] = {**extends, "anyOf": [{"type": "string"}, names]}
+    schema["properties"]["extends"].pop("type", None)
+    schema["properties"]["extends"].pop("items", None)
+    schema["properties"]["$schema"] = {"type": "string"}
+    # A file that extends another gets from it what it leaves out.
+    schema["if"] = {"required": ["extends"]}
+    schema["else"] = {"required": schema.pop("required", [])}
+    for part in schema["$defs"].values():
+        part.pop("required", None)
+
+
+def _without_required(schema: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in schema.items() if key not in ("if", "else")}

@@ -1,0 +1,42 @@
+"""Loss on fixed validation windows: every rank takes its share, the sums are joined once."""
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import nn
+
+from mypt_dist.data.loader import EvalWindows
+from mypt_dist.engine import Engine
+from mypt_dist.train.loss import loss_sum
+
+
+def evaluate(engine: Engine, model: nn.Module, windows: EvalWindows) -> dict[str, float]:
+    """``val/loss`` in nats per token, ``val/ppl``, ``val/bpb`` in bits per byte; the model is left in training mode."""
+    model.eval()
+    total = torch.zeros((), dtype=torch.float64)
+    batches = windows.batches()
+    with torch.no_grad():
+        for batch in (batch.to(engine.device) for batch in batches):
+            total += loss_sum(engine.unwrapped(model)(batch.input_ids), batch.labels).double().cpu()
+    model.train()
+    loss, targets, num_bytes = engine.sum(
+        float(total), sum(batch.num_targets for batch in batches), windows.num_bytes(batches)
+    )
+    return language_metrics("val", loss, targets, num_bytes)
+
+
+def language_metrics(prefix: str, nats: float, targets: float, num_bytes: float) -> dict[str, float]:
+    """Loss per token, perplexity and bits per byte from sums."""
+    loss = nats / max(targets, 1)
+    metrics = {f"{prefix}/loss": loss, f"{prefix}/ppl": _exp(loss)}
+    if num_bytes:
+        metrics[f"{prefix}/bpb"] = nats / math.log(2) / num_bytes
+    return metrics
+
+
+def _exp(loss: float) -> float:
+    return math.exp(loss) if loss < 700 else math.inf
+
+
+Evaluate = Callable[[], dict[str, float]]

@@ -1,0 +1,81 @@
+"""What many tests need: a small real dataset, a tiny run, ranks."""
+
+import json
+import os
+import random
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+# Two cores, several ranks: threads that wait for each other in every small operation would take all the time.
+os.environ["OMP_NUM_THREADS"] = "1"
+os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
+
+WORDS = """the quick brown fox jumps over a lazy dog while seven wizards brew strange potions at night""".split()  # noqa: SIM905
+
+Launch = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture(scope="session")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Some 80 documents of byte tokens in several small shards, prepared by the real thing."""
+    from mypt_dist.data.prepare import PrepareSettings, prepare
+
+    folder = tmp_path_factory.mktemp("text")
+    words = random.Random(0)
+    for number in range(80):
+        (folder / f"{number:03}.txt").write_text(" ".join(words.choices(WORDS, k=words.randint(20, 400))))
+    out = tmp_path_factory.mktemp("prepared") / "data"
+    prepare([str(folder)], out, PrepareSettings(tokenizer="byte", val_fraction=0.1, shard_tokens=30_000))
+    return out
+
+
+@pytest.fixture
+def run_mapping(dataset: Path, tmp_path: Path) -> dict[str, Any]:
+    """What stands in the smallest run file that trains."""
+    return {
+        "name": "test",
+        "out": str(tmp_path / "run"),
+        "model": {"type": "gpt", "context": 16, "n_layer": 2, "n_head": 2, "n_embd": 32, "dropout": 0.1},
+        "data": {"path": str(dataset)},
+        "optimizer": {"type": "adamw", "lr": 1e-3},
+        "train": {"steps": 6, "batch_size": 8, "log_every": 1, "eval_every": 3, "save_every": 3, "eval_windows": 10},
+        "checkpoints": {"keep_last": 9},
+        "trackers": [],
+    }
+
+
+@pytest.fixture
+def run_file(run_mapping: Mapping[str, Any], tmp_path: Path) -> Path:
+    path = tmp_path / "run.json"
+    path.write_text(json.dumps(run_mapping))
+    return path
+
+
+@pytest.fixture
+def launch() -> Launch:
+    """``launch(ranks, "-m", "mypt_dist", …)`` under torchrun, as on a cluster."""
+
+    def start(ranks: int, *arguments: str, check: bool = True, **environment: str) -> subprocess.CompletedProcess[str]:
+        done = subprocess.run(
+            launch_command(ranks, *arguments),
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=240,
+            env={**os.environ, **environment},
+        )
+        assert not check or done.returncode == 0, done.stdout + done.stderr
+        return done
+
+    return start
+
+
+def launch_command(ranks: int, *arguments: str) -> list[str]:
+    """The command line that starts ``ranks`` processes on this machine."""
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={ranks}"]
+    return [*torchrun, *arguments]

@@ -1,0 +1,95 @@
+"""The same run on 1, 2 and 4 ranks; and each interrupted wherever you like is the uninterrupted one, bit by bit."""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mypt_dist.checkpoint import Manifest, open_checkpoint
+from mypt_dist.tracking.journal import read_metrics
+
+pytestmark = [pytest.mark.multiproc, pytest.mark.xdist_group("ranks")]
+
+SCRIPT = Path(__file__).parent / "train_in_parts.py"
+
+# Weights of more than the first gradient bucket (1 MiB), so that DDP lays its buckets out anew after the first step.
+MODEL = {"type": "gpt", "context": 16, "n_layer": 3, "n_head": 4, "n_embd": 128, "dropout": 0.1}
+STEPS = 10
+
+
+def trained(mapping: dict[str, Any], launch: Any, tmp_path: Path, ranks: int, *stops: int) -> Path:
+    """Train on ``ranks`` ranks, stopping and starting again at ``stops``; the run's folder."""
+    out = tmp_path / f"{ranks}-{'-'.join(map(str, stops))}"
+    train = {**mapping["train"], "steps": STEPS, "micro_batch": 1}
+    path = tmp_path / "run.json"
+    path.write_text(json.dumps({**mapping, "model": MODEL, "out": str(out), "train": train}))
+    launch(ranks, str(SCRIPT), str(path), *map(str, stops), str(STEPS))
+    return out
+
+
+def manifest(run: Path, step: int = STEPS) -> Manifest:
+    return open_checkpoint(run / f"checkpoints/step-{step:08}").manifest
+
+
+def state_hashes(run: Path) -> dict[str, str]:
+    """sha256 of every tensor, whoever wrote it: weights and moments."""
+    hashes = {}
+    with open_checkpoint(run / f"checkpoints/step-{STEPS:08}") as checkpoint:
+        for name, tensor in checkpoint.manifest.tensors.items():
+            buffer = bytearray(4 * tensor.elements)
+            checkpoint.read_into(name, 0, tensor.elements, buffer)
+            hashes[name] = hashlib.sha256(buffer).hexdigest()
+    return hashes
+
+
+def losses(run: Path) -> list[float]:
+    return [row["train/loss"] for row in read_metrics(run) if "train/loss" in row]
+
+
+@pytest.mark.parametrize("ranks", [1, 2, 4])
+def test_an_interrupted_run_is_bit_identical_to_an_uninterrupted_one(
+    ranks: int, run_mapping: dict[str, Any], launch: Any, tmp_path: Path
+) -> None:
+    whole = trained(run_mapping, launch, tmp_path, ranks)
+    parts = trained(run_mapping, launch, tmp_path, ranks, 1, 4, 9)
+    assert manifest(whole).world_size == ranks
+    hashes = state_hashes(whole)
+    assert len([name for name in hashes if name.startswith("optimizer/exp_avg/")]) > 20
+    assert state_hashes(parts) == hashes
+    assert manifest(parts).order_hash == manifest(whole).order_hash
+    assert losses(parts) == losses(whole)
+
+
+def test_ranks_change_neither_order_nor_losses(run_mapping: dict[str, Any], launch: Any, tmp_path: Path) -> None:
+    run_mapping["train"]["steps"] = STEPS
+    model = {**MODEL, "dropout": 0.0}
+    runs = {}
+    for ranks in (1, 2, 4):
+        out = tmp_path / f"ranks-{ranks}"
+        path = tmp_path / "run.json"
+        path.write_text(json.dumps({**run_mapping, "model": model, "out": str(out)}))
+        launch(ranks, str(SCRIPT), str(path), str(STEPS))
+        runs[ranks] = out
+    one = manifest(runs[1])
+    for ranks in (2, 4):
+        assert manifest(runs[ranks]).order_hash == one.order_hash
+        assert (manifest(runs[ranks]).samples, manifest(runs[ranks]).tokens) == (one.samples, one.tokens)
+        assert losses(runs[ranks]) == pytest.approx(losses(runs[1]), rel=1e-5)
+    vals = [[row["val/loss"] for row in read_metrics(run) if "val/loss" in row] for run in runs.values()]
+    assert vals[1] == pytest.approx(vals[0], rel=1e-5)
+    assert vals[2] == pytest.approx(vals[0], rel=1e-5)
+
+
+def test_four_ranks_then_two_then_one_keep_the_order(run_mapping: dict[str, Any], launch: Any, tmp_path: Path) -> None:
+    out, path = tmp_path / "elastic", tmp_path / "run.json"
+    mapping = {**run_mapping, "model": {**MODEL, "dropout": 0.0}, "train": {**run_mapping["train"], "steps": STEPS}}
+    path.write_text(json.dumps({**mapping, "out": str(out)}))
+    for ranks, stop in ((4, 3), (2, 7), (1, STEPS)):
+        launch(ranks, str(SCRIPT), str(path), str(stop))
+    assert [manifest(out, step).world_size for step in (3, 7, STEPS)] == [4, 2, 1]
+    path.write_text(json.dumps({**mapping, "out": str(tmp_path / "whole")}))
+    launch(1, str(SCRIPT), str(path), str(STEPS))
+    assert manifest(out).order_hash == manifest(tmp_path / "whole").order_hash
+    assert losses(out) == pytest.approx(losses(tmp_path / "whole"), rel=1e-5)
