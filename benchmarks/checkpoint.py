@@ -22,6 +22,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -84,7 +85,7 @@ def save_ours(folder: Path) -> float:
     """Seconds until the checkpoint would survive a power cut."""
     arrays = state()
     store = CheckpointStore(folder / "ours", Solo())
-    segments = [Segment(name, a.shape, "F32", 0, a.size, lambda a=a: a) for name, a in arrays.items()]
+    segments = [Segment(name, a.shape, "F32", 0, a.size, partial(getattr, a, "data")) for name, a in arrays.items()]
     return seconds(lambda: store.save(1, segments, rank_state={}, files={}, describe=describe))
 
 
@@ -95,7 +96,7 @@ def save_plain(folder: Path) -> float:
     def write() -> None:
         with (folder / "plain").open("wb", buffering=0) as file:
             for array in arrays.values():
-                view = memoryview(array).cast("B")
+                view = array.data.cast("B")
                 for begin in range(0, view.nbytes, BLOCK):
                     file.write(view[begin : begin + BLOCK])
             os.fsync(file.fileno())
@@ -112,7 +113,7 @@ def load_ours(folder: Path) -> float:
     def read() -> None:
         with open_checkpoint(path) as checkpoint:
             for name, array in arrays.items():
-                checkpoint.read_into(name, 0, array.size, array)
+                checkpoint.read_into(name, 0, array.size, array.data)
 
     return seconds(read)
 

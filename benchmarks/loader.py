@@ -2,8 +2,8 @@
 
     python -m benchmarks.loader [--rounds 15] [--json PATH]
 
-* batches: `Loader.step` without the thread that works ahead, so that the work itself is timed, order, audit hash, bounds check and
-  byte counting included, against ``tokens[starts[:, None] + arange(1025)]`` on the same memory-mapped uint16 tokens
+* batches: `Loader.step` without the thread that works ahead, so that the work itself is timed, order, audit hash and
+  bounds check included, against ``tokens[starts[:, None] + arange(1025)]`` on the same memory-mapped uint16 tokens
 * open: a dataset of 10^9 tokens from its folder's name to the first batch; milliseconds and megabytes
 * seek: `Order.samples` at step 10^6
 """

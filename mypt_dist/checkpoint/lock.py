@@ -166,6 +166,7 @@ class RunLock:
 
     def _is_renewed(self, content: bytes) -> bool:
         """Whether the lock changes while we watch it for a lease, by our own clock."""
+        log.info("%s is locked; watching for %g s whether its holder lives", self.folder, self._lease.lease_s)
         deadline = self._lease.clock() + self._lease.lease_s
         while self._lease.clock() < deadline:
             self._lease.sleep(self._lease.poll_s)

@@ -50,9 +50,11 @@ class Engine:
                 DistributedDataParallelKwargs(gradient_as_bucket_view=True),
             ],
         )
-        if self.size != expected_world_size():
+        connected = self.size
+        if connected != expected_world_size():
+            self.close()
             raise ConfigError(
-                f"the launcher promised {expected_world_size()} ranks, but only {self.size} are connected: "
+                f"the launcher promised {expected_world_size()} ranks, but only {connected} are connected: "
                 "start with accelerate launch or torchrun, see launch/README.md"
             )
         self._host = HostGroup(self.size)

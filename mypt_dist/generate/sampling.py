@@ -64,5 +64,5 @@ def sampling_from(preset: str | None, overrides: Mapping[str, Any]) -> SamplingC
         if preset not in PRESETS:
             known = ", ".join(PRESETS)
             raise ConfigError(f"there is no sampling preset {preset!r}{near_miss(preset, PRESETS)} (known: {known})")
-        base = PRESETS[preset].model_dump(exclude_unset=True)
+        base = PRESETS[preset].model_dump()
     return validate(SamplingConfig, {**base, **overrides}, "sampling")

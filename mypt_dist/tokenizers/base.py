@@ -3,7 +3,6 @@
 import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from itertools import groupby
 from types import MappingProxyType
 from typing import Any, Protocol
 
@@ -100,9 +99,7 @@ class TableTokenizer:
         }
 
     def decode(self, ids: Iterable[int]) -> str:
-        # A special token ends any unfinished character before it, hence the runs.
-        runs = groupby(map(int, ids), key=lambda token: token >= self._base)
-        return "".join(b"".join(map(self.token_bytes, run)).decode("utf-8", "replace") for _, run in runs)
+        return b"".join(self.token_bytes(int(token)) for token in ids).decode("utf-8", "replace")
 
     def token_bytes(self, token: int) -> bytes:
         if not 0 <= token < self.vocab_size:

@@ -85,7 +85,7 @@ def test_training_writes_what_scripts_rely_on(trained: Path) -> None:
     assert manifest["metrics"]["val/loss"] > 0
     assert manifest["sources"]["main"]["samples"] == 48
     assert json.loads((trained / "events.jsonl").read_text().splitlines()[-1])["status"] == "finished"
-    assert "trained" == json.loads((trained / "run.json").read_text())["name"]
+    assert json.loads((trained / "run.json").read_text())["name"] == "trained"
 
 
 def test_a_finished_run_is_left_as_it_is(mypt: Mypt, trained: Path) -> None:
@@ -212,7 +212,7 @@ def test_preparing_reports_what_was_left_out(mypt: Mypt, tmp_path: Path) -> None
     assert code == 0
     assert "1 empty" in out
     assert "1 bad utf8" in out
-    code, out, err = mypt("data", "prepare", tmp_path / "*.pdf", "--out", tmp_path / "o2", "--tokenizer", "char")
+    code, out, _ = mypt("data", "prepare", tmp_path / "*.pdf", "--out", tmp_path / "o2", "--tokenizer", "char")
     assert (code, out) == (2, "")
     assert not (tmp_path / "o2" / "dataset.json").exists()
 

@@ -173,14 +173,15 @@ def test_a_server_that_is_killed_in_the_middle_gets_every_point_once(tmp_path: P
     run = Run.begin(tmp_path / "restless", server)
     run.train(1, 100)
     eventually("the first points arrive", lambda: run.arrived() > 0)
-    run.train(101, 3000)
+    run.train(101, 5000)
+    eventually("it is in the middle of sending", lambda: run.arrived() > 1000)
     server.kill()
-    run.train(3001, 3100)
+    run.train(5001, 5100)
     eventually("the sender has noticed", lambda: run.state.error is not None)
     server.start()
-    run.train(3101, 3200)
+    run.train(5101, 5200)
     run.end()
-    assert_everything_is_there_once(server, run.run_dir, 3200)
+    assert_everything_is_there_once(server, run.run_dir, 5200)
 
 
 TRAINER = """

@@ -33,7 +33,6 @@ class _Scan:
     """What one pass over a large document finds out."""
 
     digest: bytes
-    text_bytes: int
     errors: Literal["strict", "replace"]
 
 
@@ -145,7 +144,7 @@ def _scan(file: InputFile, on_bad: OnBadUtf8) -> _Scan:
             continue
         if is_blank:
             raise LeftOutError("empty")
-        return _Scan(digest.digest(), digest.text_bytes, errors)
+        return _Scan(digest.digest(), errors)
     raise AssertionError("replacing errors does not fail")
 
 

@@ -114,13 +114,14 @@ DAMAGES = [
 FILES = ["manifest.json", "weights/rank-00000-of-00001.safetensors", "rank-state/00000.json", "tokenizer.json"]
 
 
-@pytest.mark.parametrize("name", FILES)
-@pytest.mark.parametrize("damage", DAMAGES)
+@pytest.mark.parametrize(
+    ("damage", "name"),
+    # The tokenizer of another step is the same.
+    [(damage, name) for damage in DAMAGES for name in FILES if (damage, name) != (take_from_another_step, FILES[-1])],
+)
 def test_a_damaged_checkpoint_is_set_aside_and_the_older_one_used(
     tmp_path: Path, damage: Callable[[Path, Path], None], name: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    if (damage, name) == (take_from_another_step, "tokenizer.json"):
-        pytest.skip("it is the same in every step")
     root = tmp_path / "run"
     save_alone(root, 6)
     folder = save_alone(root, 7)

@@ -28,7 +28,7 @@ def state(step: int) -> State:
     return {"model/a": np.full(5, step, dtype=np.float32), "optimizer/m/a": np.full(5, -step, dtype=np.float32)}
 
 
-def save(root: Path, step: int, world: World, files: Files, version: int = 0, rules: Retention = RULES) -> None:
+def save(root: Path, step: int, world: World, files: Files, version: int = 0, *, rules: Retention = RULES) -> None:
     save_dealt(CheckpointStore(root, world, rules, disk=quick_disk(files)), world, step, state(step + version))
 
 

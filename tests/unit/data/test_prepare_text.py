@@ -257,6 +257,14 @@ def test_bad_utf8_can_be_replaced(tmp_path):
     assert report.manifest.counts.documents == 4
 
 
+def test_a_long_line_that_cannot_be_used_is_counted(tmp_path):
+    lines = ['{"nope": "' + "long " * 100_000 + '"}', '{"text": "good"}', '{"text": "' + " " * 500_000 + '"}']
+    (tmp_path / "a.jsonl").write_text("\n".join(lines))
+    report = run([tmp_path / "a.jsonl"], tmp_path / "out")
+    assert documents_of(tmp_path / "out", "train") == ["good"]
+    assert report.examples == {"bad_json": [f"{tmp_path}/a.jsonl:1"], "empty": [f"{tmp_path}/a.jsonl:3"]}
+
+
 def test_only_the_first_names_are_kept(tmp_path, caplog):
     (tmp_path / "a.jsonl").write_text("bad\n" * 2000 + '{"text": "x"}')
     report = run([tmp_path / "a.jsonl"], tmp_path / "out")

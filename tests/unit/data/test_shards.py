@@ -199,6 +199,15 @@ def test_no_dataset_is_a_mistake_of_the_user_and_says_how_to_make_one(tmp_path, 
     assert caught.value.exit_code == 2
 
 
+def test_a_folder_that_cannot_be_read_is_a_data_error(tmp_path, monkeypatch):
+    def refuse(self):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("pathlib.Path.is_dir", refuse)
+    with pytest.raises(DataError, match=r"dataset.json cannot be read: Permission denied"):
+        DatasetManifest.read(tmp_path)
+
+
 @pytest.mark.parametrize(
     "text", ["", "{", "[]", "7", '{"format": 1, "format": 1}', '{"format": 1, "x": NaN}', '{"format": 1}']
 )

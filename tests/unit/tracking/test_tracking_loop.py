@@ -130,6 +130,28 @@ def test_a_trainer_that_dies_without_a_word_leaves_a_killed_run(stage: Stage) ->
     assert stage.remote.only.history("train/loss") == [(1, 1.0)]
 
 
+def test_the_last_words_of_a_trainer_are_heard(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It writes a row and dies after the sender found nothing new and before it asks whether the trainer lives."""
+
+    real, looks = stage.loop._drain, []
+
+    def drain() -> bool:
+        looks.append(real())
+        return looks[-1]
+
+    def last_words() -> bool:
+        if looks == [True]:
+            looks.append(True)
+            stage.journal.log(1, {"train/loss": 1.0})
+            stage.trainer.done = True
+        return stage.trainer.done
+
+    monkeypatch.setattr(stage.loop, "_drain", drain)
+    monkeypatch.setattr(stage.trainer, "is_done", last_words)
+    assert stage.loop.run() is True
+    assert stage.remote.only.history("train/loss") == [(1, 1.0)]
+
+
 def test_it_gives_up_when_the_trainer_is_gone_and_the_time_is_up(stage: Stage) -> None:
     stage.remote.down = True
     stage.trainer.at(100, stage.trainer.dies)

@@ -340,14 +340,14 @@ class TestResume:
         def look() -> Any:
             found = real()
             looks.append(found)
-            if len(looks) == 3:
+            if len(looks) == 4:
                 start(journal, clock, resumed_from=1)
                 train(journal, clock, [2, 3])
             return found
 
         shipper._next_event = look  # type: ignore[method-assign]
         ship_all(shipper)
-        assert looks[2] is None, "the resume must fall between the two looks"
+        assert looks[3] is None, "the resume must fall between the two looks"
         assert [step for step, _ in remote.only.history("train/loss")] == [1, 2, 3]
 
     def test_a_run_of_another_journal_is_continued_by_its_id(
@@ -557,6 +557,25 @@ def test_a_state_that_is_none_is_as_good_as_missing(tmp_path: Path) -> None:
     assert (read_state(tmp_path) or SenderState()).run_id == "b"
     state_path(tmp_path).write_text("{")
     assert read_state(tmp_path) is None
+
+
+def test_the_state_is_replaced_as_a_whole_and_only_when_it_is_on_the_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_state(tmp_path, SenderState(run_uid="before"))
+    happened: list[str] = []
+    monkeypatch.setattr("os.fsync", lambda fd: happened.append("fsync"))
+
+    def power_cut(aside: Path, target: Path) -> None:
+        happened.append("rename")
+        raise OSError("power cut")
+
+    monkeypatch.setattr("pathlib.Path.replace", power_cut)
+    with pytest.raises(OSError, match="power cut"):
+        write_state(tmp_path, SenderState(run_uid="after"))
+    assert happened == ["fsync", "rename"]
+    assert (read_state(tmp_path) or SenderState()).run_uid == "before"
+    assert [path.name for path in (tmp_path / "tracking").iterdir()] == ["mlflow.json"]
 
 
 def history(run_dir: Path, sessions: Sequence[tuple[int, int, bool]]) -> None:

@@ -1,0 +1,141 @@
+"""What the engine hides of Accelerate, and what it refuses."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+
+from mypt_dist.engine import Engine, rng_state, set_rng_state
+from mypt_dist.engine.host import HostGroup, peers_may_be_lost
+from mypt_dist.engine.placement import deal
+from mypt_dist.engine.topology import expected_world_size, refuse_contradictions
+from mypt_dist.errors import ConfigError, LostPeerError
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "message"),
+    [
+        ("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "4", "set train.batch_size and train.micro_batch"),
+        ("ACCELERATE_GRADIENT_CLIPPING", "1.0", "set train.max_grad_norm"),
+        ("ACCELERATE_MIXED_PRECISION", "fp16", "mixed_precision: fp16 in the launch file, train.precision: bf16"),
+        ("ACCELERATE_USE_FSDP", "true", "FSDP is not supported yet"),
+        ("ACCELERATE_USE_DEEPSPEED", "true", "DeepSpeed is not supported yet"),
+    ],
+)
+def test_a_launch_file_that_owns_mathematics_is_refused(variable: str, value: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        refuse_contradictions("bf16", {variable: value})
+
+
+def test_a_launch_file_that_agrees_is_accepted_and_all_contradictions_are_told_at_once() -> None:
+    refuse_contradictions("bf16", {"ACCELERATE_MIXED_PRECISION": "bf16", "ACCELERATE_USE_FSDP": "false"})
+    refuse_contradictions("fp32", {"ACCELERATE_MIXED_PRECISION": "no"})
+    with pytest.raises(ConfigError) as caught:
+        refuse_contradictions("fp32", {"ACCELERATE_USE_FSDP": "1", "ACCELERATE_GRADIENT_CLIPPING": "1"})
+    assert len(str(caught.value).splitlines()) == 3
+
+
+def test_a_world_that_is_not_the_promised_one_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert expected_world_size({}) == 1
+    assert expected_world_size({"WORLD_SIZE": "2"}) == 2
+    monkeypatch.setattr(f"{Engine.__module__}.expected_world_size", lambda: 2)
+    with pytest.raises(ConfigError, match="the launcher promised 2 ranks, but only 1 are connected"):
+        Engine().close()
+
+
+@given(st.dictionaries(st.text(min_size=1), st.integers(1, 10**9), min_size=1), st.integers(1, 8))
+def test_every_tensor_has_one_writer_and_no_rank_is_left_with_much_more(sizes: dict[str, int], ranks: int) -> None:
+    owner = deal(sizes, ranks)
+    assert owner.keys() == sizes.keys()
+    burden = [sum(sizes[name] for name in owner if owner[name] == rank) for rank in range(ranks)]
+    assert max(burden) - min(burden) <= max(sizes.values())
+    assert deal(dict(reversed(sizes.items())), ranks) == owner, "ranks must not depend on the order of a dict"
+
+
+def test_random_states_survive_json() -> None:
+    torch.manual_seed(5)
+    state = json.loads(json.dumps(rng_state()))
+    expected = torch.rand(3)
+    torch.rand(7)
+    set_rng_state(state)
+    assert torch.equal(torch.rand(3), expected)
+
+
+def test_one_rank_needs_no_collective() -> None:
+    host = HostGroup(1)
+    assert host.sum(1, 2.5, True) == [1.0, 2.5, 1.0]
+    assert host.all_gather({"a": [1, None]}) == [{"a": [1, None]}]
+
+
+def test_a_lost_peer_is_told_from_a_bug() -> None:
+    with pytest.raises(LostPeerError, match="another rank died"), peers_may_be_lost():
+        raise RuntimeError("[gloo/transport/tcp/pair.cc:547] Connection closed by peer [127.0.0.1]:1")
+    with pytest.raises(RuntimeError, match="shape"), peers_may_be_lost():
+        raise RuntimeError("shape mismatch")
+
+
+def test_the_norm_is_reported_before_clipping_and_the_update_is_clipped() -> None:
+    engine = Engine()
+    layer = nn.Linear(4, 1, bias=False)
+    before = layer.weight.detach().clone()
+    model, optimizer = engine.prepare(layer, torch.optim.SGD(layer.parameters(), lr=1.0))
+    engine.backward(model(torch.full((1, 4), 10.0)).sum())
+    norm = engine.update(model, optimizer, 1.0)
+    assert float(norm.detach()) == pytest.approx(20.0)
+    assert float((before - layer.weight.detach()).norm()) == pytest.approx(1.0, rel=1e-4)
+    assert layer.weight.grad is None
+    engine.close()
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_state_goes_out_and_comes_back_without_changing_what_it_belongs_to(precision: str) -> None:
+    engine = Engine(precision=precision)  # type: ignore[arg-type]
+    torch.manual_seed(0)
+    layers = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 2))
+    optimizer = torch.optim.AdamW(layers.parameters(), lr=0.1, weight_decay=0.3)
+    model, prepared = engine.prepare(layers, optimizer)
+    for _ in range(2):
+        engine.backward(model(torch.ones(3, 4)).float().square().sum())
+        engine.update(model, prepared, 1.0)
+    saved = {tensor.name: tensor.flat.clone().numpy() for tensor in engine.local_state(model, prepared)}
+    assert {np.dtype("float32")} == {array.dtype for array in saved.values()}
+    assert "optimizer/exp_avg_sq/0.weight" in saved
+    assert len(saved) == 4 * 4
+
+    fresh = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 2))
+    other, other_optimizer = engine.prepare(fresh, torch.optim.AdamW(fresh.parameters(), lr=0.1, weight_decay=0.3))
+
+    def read(name: str, shape: tuple[int, ...], start: int, into: torch.Tensor) -> None:
+        assert start == 0
+        into.copy_(torch.from_numpy(saved[name]))
+
+    engine.load_state(other, other_optimizer, read)
+    assert other_optimizer.param_groups[0]["lr"] == 0.1
+    found = {tensor.name: tensor.flat.numpy() for tensor in engine.local_state(other, other_optimizer)}
+    assert all(np.array_equal(found[name], saved[name]) for name in saved)
+    assert engine.scaler_state() == {}
+    assert (engine.name, engine.is_main, engine.peak_memory() > 0) == ("single", True, True)
+    engine.close()
+
+
+def test_two_engines_of_different_precision_can_follow_each_other() -> None:
+    for precision in ("fp32", "bf16", "fp32"):
+        engine = Engine(precision=precision)  # type: ignore[arg-type]
+        layer = nn.Linear(8, 8)
+        model, _ = engine.prepare(layer, torch.optim.SGD(layer.parameters()))
+        rounded = model(torch.full((1, 8), 1 / 3)).bfloat16().float()
+        is_bf16 = torch.equal(rounded, model(torch.full((1, 8), 1 / 3)).float())
+        assert is_bf16 == (precision == "bf16")
+        engine.close()
+
+
+def test_deterministic_mode_is_asked_of_torch() -> None:
+    try:
+        Engine(deterministic=True).close()
+        assert torch.are_deterministic_algorithms_enabled()
+    finally:
+        torch.use_deterministic_algorithms(False)
