@@ -6,7 +6,9 @@ from typing import Annotated
 
 import typer
 
-RunFile = Annotated[str, typer.Argument(help="A run file (JSON or YAML), or the name of a shipped one.")]
+RunFile = Annotated[
+    str, typer.Argument(metavar="RUNFILE", help="A run file (JSON or YAML), or the name of a shipped one.")
+]
 Overrides = Annotated[
     list[str] | None, typer.Argument(metavar="[KEY.PATH=VALUE]...", help="Settings that win over the run file.")
 ]

@@ -1,7 +1,7 @@
 """A real `mlflow server` that is not there, dies and comes back: nothing is lost, nothing is doubled.
 
-The tests run in their order and share one server, whose start is the slow part: it is down for the first test,
-which starts it, and is killed and started again by the second.
+The tests share one server, whose start is the slow part. In their order it is started twice: it is down for the
+first test, which starts it, and is killed and started again by the second.
 """
 
 import os
@@ -52,6 +52,9 @@ class Server:
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
+        """Unless it runs."""
+        if self._process is not None:
+            return
         quiet = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
         with (self._folder / "server.log").open("ab") as output:
             self._process = subprocess.Popen(
@@ -148,6 +151,7 @@ def assert_everything_is_there_once(server: Server, run_dir: Path, steps: int, s
 
 
 def test_a_server_that_is_down_at_the_start_gets_everything_later(tmp_path: Path, server: Server) -> None:
+    server.kill()
     run = Run.begin(tmp_path / "patient", server)
     run.train(1, 300)
     eventually("the sender has tried in vain", lambda: "refused" in (run.state.error or ""))
@@ -170,6 +174,7 @@ def test_a_server_that_is_down_at_the_start_gets_everything_later(tmp_path: Path
 
 
 def test_a_server_that_is_killed_in_the_middle_gets_every_point_once(tmp_path: Path, server: Server) -> None:
+    server.start()
     run = Run.begin(tmp_path / "restless", server)
     run.train(1, 100)
     eventually("the first points arrive", lambda: run.arrived() > 0)
@@ -198,6 +203,7 @@ time.sleep(600)
 
 
 def test_a_trainer_that_is_killed_leaves_a_killed_run_which_a_resume_continues(tmp_path: Path, server: Server) -> None:
+    server.start()
     run_dir = tmp_path / "mortal"
     trainer = subprocess.Popen([sys.executable, "-c", TRAINER, server.uri, str(run_dir), str(Path(__file__).parent)])
     eventually(
@@ -237,6 +243,7 @@ sync.sync(Path(sys.argv[1]), sys.argv[2])
 
 
 def test_a_sender_killed_between_sending_and_noting_it_doubles_nothing(tmp_path: Path, server: Server) -> None:
+    server.start()
     run = Run.begin(tmp_path / "forgetful", server)
     assert run.tracker._process is not None
     run.tracker._process.kill()
@@ -251,6 +258,7 @@ def test_a_sender_killed_between_sending_and_noting_it_doubles_nothing(tmp_path:
 
 
 def test_a_foreground_sync_finishes_what_a_run_left(tmp_path: Path, server: Server) -> None:
+    server.start()
     run_dir = tmp_path / "offline"
     with Journal(run_dir) as journal:
         journal.event("start", params={}, tags={}, dataset=[], resumed_from_step=None)

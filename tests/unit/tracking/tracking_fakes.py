@@ -3,7 +3,9 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
+from mypt_dist.tracking.journal import Journal
 from mypt_dist.tracking.mlflow_sender.payload import Dataset, Point
 from mypt_dist.tracking.mlflow_sender.remote import RUN_UID, Refused, RemoteRun, RunGone, Unreachable
 from mypt_dist.tracking.mlflow_sender.ship import Shipper
@@ -168,3 +170,21 @@ class Clock:
 
     def tick(self, seconds: float = 1.0) -> None:
         self.now += seconds
+
+
+def train(
+    journal: Journal, clock: Clock, steps: Sequence[int], loss: Callable[[int], float] = lambda s: 10 / s
+) -> None:
+    for step in steps:
+        clock.tick()
+        journal.log(step, {"train/loss": loss(step), "throughput/tokens_per_sec": clock.now})
+
+
+def start(journal: Journal, clock: Clock, resumed_from: int | None = None, **params: Any) -> None:
+    clock.tick()
+    journal.event("start", params=params, tags={}, dataset=[], resumed_from_step=resumed_from)
+
+
+def finish(journal: Journal, clock: Clock, status: str = "finished", reason: str | None = None) -> None:
+    clock.tick()
+    journal.event("finish", status=status, reason=reason)
