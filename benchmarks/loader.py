@@ -68,7 +68,7 @@ def loader_for(folder: Path) -> Callable[[int], object]:
     from mypt_dist.data.loader import BatchShape, Loader
     from mypt_dist.models.gpt import GPTConfig
     from mypt_dist.run.data import open_data
-    from mypt_dist.train.config import TrainConfig
+    from mypt_dist.training.config import TrainConfig
 
     model = GPTConfig(vocab_size=50304, context=CONTEXT, n_layer=1, n_head=1, n_embd=8)
     data = open_data(DataConfig(path=folder), model)

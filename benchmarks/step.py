@@ -65,7 +65,7 @@ def ours(data: Path, bf16: bool, compiled: bool, pacer: Pacer) -> None:
     from mypt_dist.run import build
     from mypt_dist.run.config import RunConfig
     from mypt_dist.run.observer import RunObserver
-    from mypt_dist.train.state import TrainState
+    from mypt_dist.training.state import TrainState
 
     class Paced(RunObserver):
         def stepped(self, state: TrainState) -> None:

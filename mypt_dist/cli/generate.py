@@ -22,7 +22,7 @@ def generate(
     seed: Annotated[int | None, typer.Option(metavar="S")] = None,
 ) -> None:
     """Continue one or several prompts. A single prompt is streamed, token by token."""
-    from mypt_dist.generate.sampling import sampling_from
+    from mypt_dist.generation.sampling import sampling_from
     from mypt_dist.run.models import load_for_generation
 
     given = {
@@ -37,7 +37,7 @@ def generate(
     sampling = sampling_from(preset, {key: value for key, value in given.items() if value is not None})
     model, tokenizer = load_for_generation(run)
 
-    from mypt_dist.generate import generate_text
+    from mypt_dist.generation import generate_text
 
     if len(prompt) == 1:
         print(prompt[0], end="", flush=True)

@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from mypt_dist.config import load_mapping, validate, with_overrides
-from mypt_dist.generate import generate_text
-from mypt_dist.generate.sampling import sampling_from
+from mypt_dist.generation import generate_text
+from mypt_dist.generation.sampling import sampling_from
 from mypt_dist.run.build import Outcome
 from mypt_dist.run.build import train as run_training
 from mypt_dist.run.config import RunConfig

@@ -2,7 +2,7 @@
 
 from mypt_dist.data.loader import BatchShape
 from mypt_dist.errors import ConfigError
-from mypt_dist.train.config import TrainConfig, divisors
+from mypt_dist.training.config import TrainConfig, divisors
 
 
 def batch_shape(train: TrainConfig, context: int, rank: int, ranks: int) -> BatchShape:

@@ -1,4 +1,4 @@
-"""The composition root: from a checked run file to a trained model. Read this first, then `train/loop.py`."""
+"""The composition root: from a checked run file to a trained model. Read this first, then `training/loop.py`."""
 
 import logging
 import signal
@@ -31,11 +31,11 @@ from mypt_dist.run.observer import RunObserver
 from mypt_dist.run.provenance import code_version
 from mypt_dist.run.record import RunRecord
 from mypt_dist.run.resume import changed_settings, check_changes
-from mypt_dist.train.evaluate import evaluate
-from mypt_dist.train.loop import Trainer
-from mypt_dist.train.signals import StopRequest
-from mypt_dist.train.state import TrainState
-from mypt_dist.train.throughput import peak_flops
+from mypt_dist.training.evaluate import evaluate
+from mypt_dist.training.loop import Trainer
+from mypt_dist.training.signals import StopRequest
+from mypt_dist.training.state import TrainState
+from mypt_dist.training.throughput import peak_flops
 
 log = logging.getLogger(__name__)
 

@@ -12,7 +12,7 @@ from torch.optim import Optimizer
 from mypt_dist.checkpoint import Checkpoint, CheckpointStore, Manifest, Segment
 from mypt_dist.engine import Engine, LocalTensor, StateReader, rng_state, set_rng_state
 from mypt_dist.errors import CheckpointError
-from mypt_dist.train.state import TrainState
+from mypt_dist.training.state import TrainState
 from mypt_dist.world import JSON
 
 DTYPES = {"torch.float32": "F32", "torch.float64": "F64", "torch.bfloat16": "BF16", "torch.float16": "F16"}

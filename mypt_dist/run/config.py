@@ -14,7 +14,7 @@ from mypt_dist.optim import OptimizerConfig, any_optimizer
 from mypt_dist.optim.adamw import AdamWConfig
 from mypt_dist.tracking import TrackerConfig, any_tracker
 from mypt_dist.tracking.mlflow_tracker import MlflowConfig
-from mypt_dist.train.config import TrainConfig
+from mypt_dist.training.config import TrainConfig
 
 if TYPE_CHECKING:
     AnyModel = ModelConfig

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from mypt_dist import log as logs
-from mypt_dist.train.state import TrainState
+from mypt_dist.training.state import TrainState
 
 log = logging.getLogger(__name__)
 

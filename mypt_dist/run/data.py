@@ -12,7 +12,7 @@ from mypt_dist.data.stream import TokenStream, require_window
 from mypt_dist.errors import ConfigError
 from mypt_dist.models import ModelConfig
 from mypt_dist.tokenizers import Tokenizer
-from mypt_dist.train.config import TrainConfig
+from mypt_dist.training.config import TrainConfig
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from mypt_dist.run.console import RunView
 from mypt_dist.tracking.journal import Journal
 from mypt_dist.tracking.system import SystemSampler
-from mypt_dist.train.state import TrainState
+from mypt_dist.training.state import TrainState
 
 
 class RunObserver:

@@ -5,8 +5,8 @@ from pathlib import Path
 
 from mypt_dist.data.manifest import FILE, DatasetManifest
 from mypt_dist.data.prepare import PrepareSettings, prepare
-from mypt_dist.generate import generate_text
-from mypt_dist.generate.sampling import sampling_from
+from mypt_dist.generation import generate_text
+from mypt_dist.generation.sampling import sampling_from
 from mypt_dist.run.build import train
 from mypt_dist.run.config import RunConfig
 from mypt_dist.run.models import load_for_generation

@@ -18,7 +18,7 @@ from mypt_dist.run.resume import flatten
 from mypt_dist.tracking import Tracker
 from mypt_dist.tracking.journal import Journal
 from mypt_dist.tracking.system import SystemSampler
-from mypt_dist.train.state import TrainState
+from mypt_dist.training.state import TrainState
 from mypt_dist.world import JSON
 
 log = logging.getLogger(__name__)

@@ -16,12 +16,12 @@ from mypt_dist.data.batch import IGNORE, Batch
 from mypt_dist.data.order import Order, Samples, SourceShape
 from mypt_dist.engine import Engine
 from mypt_dist.models.gpt import GPTConfig
-from mypt_dist.train import loop
-from mypt_dist.train.config import TrainConfig
-from mypt_dist.train.loss import loss_sum
-from mypt_dist.train.schedule import ScheduleConfig
-from mypt_dist.train.signals import StopRequest
-from mypt_dist.train.state import TrainState
+from mypt_dist.training import loop
+from mypt_dist.training.config import TrainConfig
+from mypt_dist.training.loss import loss_sum
+from mypt_dist.training.schedule import ScheduleConfig
+from mypt_dist.training.signals import StopRequest
+from mypt_dist.training.state import TrainState
 
 VOCAB, CONTEXT, BATCH = 61, 24, 16
 

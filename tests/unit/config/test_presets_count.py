@@ -11,7 +11,7 @@ from pydantic import TypeAdapter
 from mypt_dist.config import load_mapping
 from mypt_dist.config.presets import folder
 from mypt_dist.models import ModelConfig, any_model
-from mypt_dist.train.config import TrainConfig
+from mypt_dist.training.config import TrainConfig
 
 FOLDER = folder("configs") / "presets"
 NAMES = sorted(path.stem for path in FOLDER.glob("*.json"))

@@ -8,7 +8,7 @@ from mypt_dist.errors import ConfigError, LockError
 from mypt_dist.run.batching import batch_shape
 from mypt_dist.run.main_rank import on_main
 from mypt_dist.run.resume import changed_settings, check_changes, flatten, is_fixed
-from mypt_dist.train.config import TrainConfig, divisors
+from mypt_dist.training.config import TrainConfig, divisors
 from mypt_dist.world import JSON, Solo
 
 

@@ -12,13 +12,13 @@ from torch.optim import Optimizer
 from mypt_dist.data.loader import Loader, Step
 from mypt_dist.engine import Engine
 from mypt_dist.errors import LostPeerError, MyptError, NumericError
-from mypt_dist.train.config import TrainConfig
-from mypt_dist.train.evaluate import Evaluate, language_metrics
-from mypt_dist.train.loss import loss_sum
-from mypt_dist.train.schedule import factor
-from mypt_dist.train.signals import StopRequest, decided
-from mypt_dist.train.state import TrainState
-from mypt_dist.train.throughput import Phases
+from mypt_dist.training.config import TrainConfig
+from mypt_dist.training.evaluate import Evaluate, language_metrics
+from mypt_dist.training.loss import loss_sum
+from mypt_dist.training.schedule import factor
+from mypt_dist.training.signals import StopRequest, decided
+from mypt_dist.training.state import TrainState
+from mypt_dist.training.throughput import Phases
 
 Metrics = Mapping[str, float]
 

@@ -5,7 +5,7 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from mypt_dist.config import Config
-from mypt_dist.train.schedule import ScheduleConfig
+from mypt_dist.training.schedule import ScheduleConfig
 
 
 class TrainConfig(Config):

@@ -6,8 +6,8 @@ import sys
 import pytest
 import torch
 
-from mypt_dist.train.signals import StopRequest, decided
-from mypt_dist.train.throughput import Phases, measure_peak, peak_flops
+from mypt_dist.training.signals import StopRequest, decided
+from mypt_dist.training.throughput import Phases, measure_peak, peak_flops
 
 
 @pytest.mark.parametrize(("number", "vote"), [(signal.SIGTERM, (1, 0)), (signal.SIGINT, (0, 1))])
@@ -22,7 +22,7 @@ def test_a_signal_becomes_a_vote_and_handlers_are_restored(number: signal.Signal
 
 def test_the_second_signal_ends_the_process_at_once() -> None:
     code = (
-        "import os, signal, time\nfrom mypt_dist.train.signals import StopRequest\n"
+        "import os, signal, time\nfrom mypt_dist.training.signals import StopRequest\n"
         "with StopRequest().listening():\n"
         "    os.kill(os.getpid(), signal.SIGTERM); os.kill(os.getpid(), signal.SIGTERM); time.sleep(60)"
     )

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mypt_dist.train.schedule import ScheduleConfig, factor
+from mypt_dist.training.schedule import ScheduleConfig, factor
 
 SHAPES = st.sampled_from(["cosine", "wsd", "linear", "constant"])
 

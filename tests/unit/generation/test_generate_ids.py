@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from mypt_dist.errors import ConfigError
-from mypt_dist.generate import SamplingConfig, generate_ids, stream_ids
+from mypt_dist.generation import SamplingConfig, generate_ids, stream_ids
 from mypt_dist.models import MODELS
 from mypt_dist.models.layers.causal_lm import CausalLM
 

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mypt_dist.generate import filters
+from mypt_dist.generation import filters
 
 INF = math.inf
 

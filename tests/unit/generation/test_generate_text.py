@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from mypt_dist.errors import ConfigError
-from mypt_dist.generate import SamplingConfig, generate_text
-from mypt_dist.generate.text import stop_ids
+from mypt_dist.generation import SamplingConfig, generate_text
+from mypt_dist.generation.text import stop_ids
 from mypt_dist.models.gpt import GPTConfig
 from mypt_dist.models.gpt.module import GPT
 from mypt_dist.tokenizers import END_OF_TEXT, ByteTokenizer, Tokenizer

@@ -3,7 +3,7 @@
 import pytest
 
 from mypt_dist.errors import ConfigError
-from mypt_dist.generate import PRESETS, SamplingConfig, sampling_from
+from mypt_dist.generation import PRESETS, SamplingConfig, sampling_from
 
 
 def test_the_presets_are_those_that_users_know() -> None:

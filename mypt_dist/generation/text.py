@@ -5,8 +5,8 @@ from typing import TypeAlias
 
 from mypt_dist.config.problems import near_miss
 from mypt_dist.errors import ConfigError
-from mypt_dist.generate.ids import generate_ids
-from mypt_dist.generate.sampling import SamplingConfig
+from mypt_dist.generation.ids import generate_ids
+from mypt_dist.generation.sampling import SamplingConfig
 from mypt_dist.models.layers.causal_lm import CausalLM
 from mypt_dist.tokenizers import StreamDecoder, Tokenizer
 

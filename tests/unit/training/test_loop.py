@@ -12,10 +12,10 @@ from mypt_dist.data.loader import Step
 from mypt_dist.data.order import Order, SourceShape
 from mypt_dist.engine import Engine
 from mypt_dist.errors import DataError, LostPeerError, NumericError
-from mypt_dist.train.config import TrainConfig
-from mypt_dist.train.loop import Metrics, Trainer
-from mypt_dist.train.signals import StopRequest
-from mypt_dist.train.state import TrainState
+from mypt_dist.training.config import TrainConfig
+from mypt_dist.training.loop import Metrics, Trainer
+from mypt_dist.training.signals import StopRequest
+from mypt_dist.training.state import TrainState
 
 VOCAB, CONTEXT = 11, 4
 ORDER = Order([SourceShape("main", 1000)], context=CONTEXT, seed=0)

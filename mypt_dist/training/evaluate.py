@@ -8,7 +8,7 @@ from torch import nn
 
 from mypt_dist.data.loader import EvalWindows
 from mypt_dist.engine import Engine
-from mypt_dist.train.loss import loss_sum
+from mypt_dist.training.loss import loss_sum
 
 
 def evaluate(engine: Engine, model: nn.Module, windows: EvalWindows) -> dict[str, float]:

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from mypt_dist.errors import ConfigError
-from mypt_dist.generate import filters
-from mypt_dist.generate.sampling import SamplingConfig
+from mypt_dist.generation import filters
+from mypt_dist.generation.sampling import SamplingConfig
 from mypt_dist.models.layers.causal_lm import CausalLM
 from mypt_dist.models.layers.kv_cache import KVCache
 

@@ -1,7 +1,0 @@
-"""From a prompt to more text: cached, batched, streamed, reproducible."""
-
-from mypt_dist.generate.ids import generate_ids, stream_ids
-from mypt_dist.generate.sampling import PRESETS, SamplingConfig, sampling_from
-from mypt_dist.generate.text import generate_text
-
-__all__ = ["PRESETS", "SamplingConfig", "generate_ids", "generate_text", "sampling_from", "stream_ids"]
