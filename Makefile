@@ -1,5 +1,5 @@
 # `make quickstart` and `make test` are all a newcomer needs: both create .venv first.
-.PHONY: help install quickstart test check format golden bench test-cluster wheel docs clean
+.PHONY: help install quickstart test check format golden bench test-cluster wheel
 PYTHON ?= python3
 BIN := .venv/bin
 RUN := $(BIN)/python -m
@@ -32,11 +32,11 @@ format: install  ## rewrite the code as `make check` wants it
 golden: install  ## rewrite what the tests compare with: review the diff
 	$(RUN) tests.golden.rewrite
 
-bench: install  ## measure against peers and limits; about an hour
+bench: install  ## measure against peers and limits; about half an hour
 	$(BIN)/pip install --quiet -c constraints.txt -e '.[bench]'
 	$(RUN) benchmarks
 
 test-cluster: install  ## what needs root: nothing yet
 
-wheel: install  ## build the wheel and try it in an environment of its own
+wheel: install  ## build the wheel
 	$(BIN)/pip wheel --quiet --no-deps -w dist .

@@ -53,4 +53,4 @@ def find(kind: Kind, name: str, beside: Path | None = None) -> Path:
     match = wanted if wanted in shipped.values() else shipped.get(str(wanted))
     if match is not None:
         return next(folder(kind).glob(f"{match}.*"))
-    raise ConfigError(f"{name!r} is neither a file nor a preset{near_miss(str(wanted), shipped)} (see: mypt presets)")
+    raise ConfigError(f"{name!r} is neither a file nor a preset{near_miss(wanted.name, shipped)} (see: mypt presets)")

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from mypt_dist.engine.host import HostGroup, peers_may_be_lost
+from mypt_dist.engine.host_memory import keep_freed_memory
 from mypt_dist.engine.placement import LocalTensor, StateReader, deal, fill, named_state
 from mypt_dist.engine.rng import rng_state, set_rng_state
 from mypt_dist.engine.topology import expected_world_size, refuse_contradictions
@@ -42,6 +43,8 @@ class Engine:
         if deterministic:
             os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
             torch.use_deterministic_algorithms(True)
+        if cpu:
+            keep_freed_memory()
         self._accelerator = Accelerator(
             cpu=cpu,
             mixed_precision={"fp32": "no"}.get(precision, precision),

@@ -44,7 +44,7 @@ class RunRecord:
             return
         folder = self._config.folder
         self.journal, self.system = Journal(folder), SystemSampler(folder)
-        (folder / RUN_FILE).write_text(self._config.model_dump_json(indent=2) + "\n", encoding="utf-8")
+        _write_whole(folder / RUN_FILE, self._config.model_dump_json(indent=2) + "\n")
         known = dict(resumed.manifest.tracker) if resumed else {}
         self.journal.event("start", **self._start_event(resumed, flops_per_token))
         self._trackers = [tracker.build() for tracker in self._config.trackers]
@@ -121,3 +121,13 @@ class RunRecord:
             "dataset": datasets,
             "resumed_from_step": resumed.manifest.step if resumed else None,
         }
+
+
+def _write_whole(path: Path, text: str) -> None:
+    """Write aside, then rename into place: a file that exists is complete."""
+    aside = path.with_suffix(".partial")
+    with aside.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    aside.replace(path)

@@ -13,6 +13,7 @@ import torch
 
 import mypt_dist
 from mypt_dist.cli import main
+from mypt_dist.tracking.journal import read_metrics
 
 pytestmark = pytest.mark.e2e
 
@@ -368,3 +369,15 @@ def test_the_quickstart_goes_the_whole_way(mypt: Mypt, tmp_path: Path) -> None:
     for expected in ("1/3", "tokens to learn", "2/3", "3/3", "run folder:", "mypt ckpt ls", "mypt generate --run"):
         assert expected in out
     assert "step 4/4" in err
+
+
+def test_a_compiled_run_learns_what_an_eager_one_learns_and_resumes(mypt: Mypt, run_file: Path, tmp_path: Path) -> None:
+    arguments = ["train.steps=3", "train.compile=true", "model.dropout=0.0"]
+    assert mypt("train", run_file, *arguments, f"out={tmp_path / 'compiled'}", "train.stop_after=2")[0] == 0
+    assert mypt("train", run_file, *arguments, f"out={tmp_path / 'compiled'}")[0] == 0
+    assert mypt("train", run_file, "train.steps=3", "model.dropout=0.0", f"out={tmp_path / 'eager'}")[0] == 0
+    found, expected = (
+        [row["train/loss"] for row in read_metrics(tmp_path / kind) if "train/loss" in row]
+        for kind in ("compiled", "eager")
+    )
+    assert found == pytest.approx(expected, rel=1e-5)

@@ -1,6 +1,8 @@
 """What the engine hides of Accelerate, and what it refuses."""
 
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -139,3 +141,21 @@ def test_deterministic_mode_is_asked_of_torch() -> None:
         assert torch.are_deterministic_algorithms_enabled()
     finally:
         torch.use_deterministic_algorithms(False)
+
+
+def test_freed_memory_is_used_again_instead_of_mapped_anew() -> None:
+    code = (
+        "import resource, sys, torch\n"
+        "from mypt_dist.engine.host_memory import keep_freed_memory\n"
+        "if sys.argv[1] == 'keep': keep_freed_memory()\n"
+        "for _ in range(3): torch.ones(16 << 20)\n"
+        "before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt\n"
+        "for _ in range(5): torch.ones(16 << 20)\n"
+        "print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)"
+    )
+    command = [sys.executable, "-c", code]
+    faults = {
+        how: int(subprocess.run([*command, how], check=True, capture_output=True, text=True).stdout)
+        for how in ("keep", "default")
+    }
+    assert faults["keep"] * 10 < faults["default"]

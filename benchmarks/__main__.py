@@ -1,0 +1,8 @@
+"""Everything in `docs/reference/benchmarks.md`, one after the other. Takes ``--rounds N``; about half an hour."""
+
+import subprocess
+import sys
+
+for name in ("step", "prepare", "loader", "checkpoint"):
+    print(f"\n## {name}\n", flush=True)
+    subprocess.run([sys.executable, "-m", f"benchmarks.{name}", *sys.argv[1:]], check=True)
