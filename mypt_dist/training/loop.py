@@ -55,7 +55,7 @@ class Trainer:
     stop: StopRequest
     flops_per_token: int
     peak_flops: float
-    """Of all ranks together."""
+    """Of all ranks together, as known at the start."""
     phases: Phases = field(default_factory=Phases)
 
     def __post_init__(self) -> None:
@@ -144,6 +144,8 @@ class Trainer:
     def _speed(self, state: TrainState) -> dict[str, float]:
         speed = self.phases.report()
         flops = speed["throughput/tokens_per_sec"] * self.flops_per_token
+        # A measured peak is a lower bound, and low where the machine was busy at the start: what is reached was possible.
+        self.peak_flops = max(self.peak_flops, flops)
         epochs = {f"data/epoch/{name}": value for name, value in self.loader.epochs(state.samples).items()}
         return {
             "train/tokens": state.tokens,

@@ -181,3 +181,13 @@ def test_metrics_speak_of_the_whole_step(engine: Engine) -> None:
     assert first["data/epoch/main"] == 2 / 199
     speed = first["throughput/tokens_per_sec"]
     assert first["throughput/mfu"] == pytest.approx(speed * 100 / 1e9)
+
+
+def test_the_peak_is_never_below_what_is_reached(engine: Engine) -> None:
+    diary = Diary()
+    busy = trainer(engine, diary, log_every=1)
+    busy.peak_flops = 1.0
+    busy.fit(TrainState())
+    used = [metrics["throughput/mfu"] for metrics in diary.metrics if "throughput/mfu" in metrics]
+    assert max(used) == 1.0
+    assert used[0] == 1.0
