@@ -1,6 +1,6 @@
 """How long a durable, hashed, committed save and a verified load take against the plain work on the same bytes.
 
-    python benchmarks/checkpoint.py [--rounds 15] [--json PATH]
+    python -m benchmarks.checkpoint [--rounds 15] [--json PATH]
 
 The state is that of a GPT of 124 M parameters in fp32 with the two moments of AdamW, 1.5 GB, on one process.
 
@@ -13,21 +13,23 @@ the rounds. Needs 5 GB on the disk of the current folder and 4 GB of memory.
 """
 
 import argparse
-import json
 import os
 import shutil
+import signal
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.race import Ratio, markdown, write_json
 from mypt_dist.checkpoint import CheckpointStore, FileEntry, Manifest, Segment, TensorEntry, open_checkpoint
 from mypt_dist.checkpoint.layout import MANIFEST, step_name
 from mypt_dist.world import Solo
@@ -149,15 +151,15 @@ def seconds(action: Callable[[], object]) -> float:
 CONTESTANTS = {"save": (save_ours, save_plain), "load": (load_ours, load_plain)}
 
 
-def race(folder: Path, rounds: int) -> dict[str, list[tuple[float, float]]]:
+def take_turns(folder: Path, rounds: int) -> dict[str, list[tuple[float, float]]]:
     """Seconds of us and of the plain work, by round. Who goes first changes from round to round."""
     times: dict[str, list[tuple[float, float]]] = {work: [] for work in CONTESTANTS}
     for turn in range(rounds):
         for work in CONTESTANTS:
             taken = {}
             for who in ("ours", "plain") if turn % 2 else ("plain", "ours"):
-                if work == "save":
-                    shutil.rmtree(folder / "ours", ignore_errors=True) if who == "ours" else None
+                if (work, who) == ("save", "ours"):
+                    shutil.rmtree(folder / "ours", ignore_errors=True)
                 taken[who] = in_own_process(f"{work}-{who}", folder)
                 (folder / "plain").unlink(missing_ok=True)
             times[work].append((taken["ours"], taken["plain"]))
@@ -167,33 +169,13 @@ def race(folder: Path, rounds: int) -> dict[str, list[tuple[float, float]]]:
 
 def in_own_process(contestant: str, folder: Path) -> float:
     """Seconds that ``contestant`` reports."""
-    command = [sys.executable, __file__, "--contestant", contestant, "--folder", str(folder)]
+    command = [sys.executable, "-m", "benchmarks.checkpoint", "--contestant", contestant, "--folder", str(folder)]
     return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
 
 
-def summarise(pairs: list[tuple[float, float]]) -> dict[str, float]:
-    """Medians of both times and of their ratio, and the quartiles and extremes of the ratio."""
-    ratios = sorted(ours / plain for ours, plain in pairs)
-    low, middle, high = statistics.quantiles(ratios, n=4, method="inclusive") if len(ratios) > 1 else ratios * 3
-    return {
-        "ours_s": statistics.median(ours for ours, _ in pairs),
-        "plain_s": statistics.median(plain for _, plain in pairs),
-        "ratio": middle,
-        "quartile_low": low,
-        "quartile_high": high,
-        "lowest": ratios[0],
-        "highest": ratios[-1],
-    }
-
-
-def table(results: Mapping[str, Mapping[str, float]]) -> str:
-    """Markdown."""
-    lines = ["| work | ours | plain | ratio | quartiles | extremes | target |", "|---|--:|--:|--:|--:|--:|--:|"]
-    for work, r in results.items():
-        spread = f"{r['quartile_low']:.2f}-{r['quartile_high']:.2f} | {r['lowest']:.2f}-{r['highest']:.2f}"
-        times = f"{r['ours_s']:.2f} s | {r['plain_s']:.2f} s"
-        lines.append(f"| {work} | {times} | {r['ratio']:.2f} | {spread} | ≤ {TARGETS[work]} |")
-    return "\n".join(lines)
+def medians(pairs: list[tuple[float, float]]) -> list[str]:
+    """Of our times and of the plain ones, for a table."""
+    return [f"{statistics.median(seconds):.2f} s" for seconds in zip(*pairs, strict=True)]
 
 
 def main() -> None:
@@ -208,12 +190,15 @@ def main() -> None:
         work, _, who = arguments.contestant.partition("-")
         print(CONTESTANTS[work][who == "plain"](arguments.folder))
         return
+    # Ended by a signal, 3 GB must not stay on the disk.
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     with tempfile.TemporaryDirectory(prefix="checkpoint-benchmark-", dir=Path.cwd()) as folder:
-        times = race(Path(folder), arguments.rounds)
-    results = {work: summarise(pairs) for work, pairs in times.items()}
-    print(f"{table(results)}\n\nmedians of {arguments.rounds} rounds, {os.cpu_count()} cores")
-    if arguments.json:
-        arguments.json.write_text(json.dumps({"results": results, "seconds": times}, indent=1) + "\n")
+        times = take_turns(Path(folder), arguments.rounds)
+    ratios = {work: Ratio.of(*zip(*pairs, strict=True)) for work, pairs in times.items()}
+    rows = [[work, *medians(times[work]), *ratios[work].cells(), f"≤ {TARGETS[work]}"] for work in times]
+    print(markdown(["work", "ours", "plain", "ratio", "quartiles", "extremes", "target"], rows))
+    print(f"\nMedians of {arguments.rounds} rounds, {os.cpu_count()} cores.")
+    write_json(arguments.json, {"seconds": times, "ratios": {work: asdict(ratio) for work, ratio in ratios.items()}})
 
 
 if __name__ == "__main__":

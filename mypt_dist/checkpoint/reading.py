@@ -1,8 +1,11 @@
 """How a rank gets the elements it needs out of a checkpoint that any engine wrote at any world size."""
 
+from concurrent.futures import ThreadPoolExecutor
 from mmap import mmap
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from mypt_dist.checkpoint.files import Disk
 from mypt_dist.checkpoint.layout import rank_state_name
@@ -19,6 +22,8 @@ if TYPE_CHECKING:
 
 SMALL_FILE = 1 << 30
 """Bytes; above it is no tokenizer or random state."""
+SHARE = 2 << 20
+"""Bytes that are worth a thread of their own to copy."""
 
 
 class Checkpoint:
@@ -30,6 +35,7 @@ class Checkpoint:
         self._disk = disk
         self._maps = maps
         self._headers: dict[str, dict[str, Stored]] = {}
+        self._pool = ThreadPoolExecutor(disk.threads, thread_name_prefix="checkpoint")
 
     def tensor(self, name: str) -> TensorEntry:
         """Shape and type of a tensor. Raises `CheckpointError` when there is none of this name."""
@@ -79,6 +85,7 @@ class Checkpoint:
 
     def close(self) -> None:
         """Give the mapped files back."""
+        self._pool.shutdown()
         self._maps.close()
 
     def __enter__(self) -> "Checkpoint":
@@ -94,7 +101,16 @@ class Checkpoint:
                 begin, end = max(start, piece.start), min(start + length, piece.start + piece.length)
                 if begin < end:
                     with self._bytes(piece, tensor.dtype, begin, end) as source:
-                        target[(begin - start) * width : (end - start) * width] = source
+                        self._transfer(source, target[(begin - start) * width : (end - start) * width])
+
+    def _transfer(self, source: memoryview, target: memoryview) -> None:
+        step = max(SHARE, -(-source.nbytes // self._disk.threads))
+        if source.nbytes <= step:
+            target[:] = source
+            return
+        parts = [slice(begin, begin + step) for begin in range(0, source.nbytes, step)]
+        for copied in [self._pool.submit(_copy_part, source, target, part) for part in parts]:
+            copied.result()
 
     def _bytes(self, piece: SegmentEntry, dtype: str, begin: int, end: int) -> memoryview:
         path = self.folder / piece.file
@@ -115,3 +131,8 @@ class Checkpoint:
             except ValueError as error:
                 raise CheckpointError(f"{self.folder / file} can not be read: {error}") from None
         return self._headers[file]
+
+
+def _copy_part(source: memoryview, target: memoryview, part: slice) -> None:
+    # NumPy copies without the interpreter lock, memoryview does not.
+    np.copyto(np.frombuffer(target[part], np.uint8), np.frombuffer(source[part], np.uint8))

@@ -22,7 +22,7 @@ from checkpoint_doubles import (
 )
 from safetensors.numpy import load_file
 
-from mypt_dist.checkpoint import CheckpointStore, Disk, Manifest, Retention
+from mypt_dist.checkpoint import CheckpointStore, Disk, Manifest, Retention, open_checkpoint
 from mypt_dist.errors import CheckpointError
 from mypt_dist.world import Solo, World
 
@@ -226,6 +226,18 @@ def test_on_the_real_disk_a_checkpoint_is_saved_replaced_and_found(tmp_path: Pat
     found = CheckpointStore(tmp_path, Solo(), disk=disk).latest()
     assert found is not None
     assert same(read_whole(found), random_state(2))
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_a_large_tensor_is_copied_by_all_threads_and_lands_where_it_should(tmp_path: Path, threads: int) -> None:
+    array = np.random.default_rng(0).integers(0, 256, 9_000_001).astype(np.uint8)
+    disk = Disk(files=QuickFiles(), threads=threads)
+    folder = save_alone(tmp_path, 1, {"model/a": array}, disk)
+    out = np.zeros(9_000_001, dtype=np.uint8)
+    with open_checkpoint(folder, disk) as found:
+        found.read_into("model/a", 7, 8_999_990, out[3:8_999_993].data)
+    assert np.array_equal(out[3:8_999_993], array[7:8_999_997])
+    assert out[:3].tolist() + out[8_999_993:].tolist() == [0] * 11
 
 
 def test_threads_write_and_verify_several_files_at_once(tmp_path: Path) -> None:
