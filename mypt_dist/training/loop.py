@@ -144,7 +144,7 @@ class Trainer:
     def _speed(self, state: TrainState) -> dict[str, float]:
         speed = self.phases.report()
         flops = speed["throughput/tokens_per_sec"] * self.flops_per_token
-        # A measured peak is a lower bound, and low where the machine was busy at the start: what is reached was possible.
+        # A measured peak is low where the machine was busy at the start: what is reached was possible.
         self.peak_flops = max(self.peak_flops, flops)
         epochs = {f"data/epoch/{name}": value for name, value in self.loader.epochs(state.samples).items()}
         return {
