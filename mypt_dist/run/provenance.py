@@ -2,6 +2,7 @@
 
 import platform
 import subprocess
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from mypt_dist.world import JSON
 PACKAGES = ("torch", "accelerate", "deepspeed", "numpy", "tiktoken", "mlflow")
 
 
+@cache
 def code_version() -> dict[str, JSON]:
     """Version, commit of the checkout the package runs from (null when installed), and its dependencies' versions."""
     checkout = Path(mypt_dist.__file__).parents[1]
