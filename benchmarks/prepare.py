@@ -1,6 +1,6 @@
 """How fast text files become a dataset on disk, against tiktoken's own batch call on the same texts in memory.
 
-    python benchmarks/prepare.py [--rounds 15] [--copies 4] [--json PATH]
+    python -m benchmarks.prepare [--rounds 15] [--copies 4] [--json PATH]
 
 The corpus is this Python's own standard library, copied a few times as text files. Both use the GPT-2 encoding, all
 cores and a loaded tokenizer, and read from the page cache.
@@ -15,13 +15,17 @@ time: above 1 we are faster.
 import argparse
 import json
 import os
-import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
+from statistics import median
+
+from benchmarks.race import Ratio, markdown, write_json
+
+Figures = dict[str, list[float]]
 
 
 def write_corpus(folder: Path, copies: int) -> None:
@@ -76,63 +80,40 @@ def peak_memory_mb() -> float:
 def run_apart(name: str, corpus: Path) -> dict[str, float]:
     """One contestant once, in a process of its own."""
     with tempfile.TemporaryDirectory(dir=corpus.parent) as out:
-        command = [sys.executable, __file__, "--contestant", name, "--corpus", str(corpus), "--out", f"{out}/data"]
+        command = [sys.executable, "-m", "benchmarks.prepare", "--contestant", name]
+        command += ["--corpus", str(corpus), "--out", f"{out}/data"]
         done = subprocess.run(command, capture_output=True, text=True, check=True)
     result: dict[str, float] = json.loads(done.stdout)
     return result
 
 
-def spread(values: Sequence[float]) -> dict[str, float]:
-    """Five numbers that describe ``values``."""
-    low, median, high = statistics.quantiles(values, n=4, method="inclusive") if len(values) > 1 else [values[0]] * 3
-    return {"min": min(values), "q1": low, "median": median, "q3": high, "max": max(values)}
-
-
-def measure(rounds: int, copies: int) -> dict[str, object]:
-    """All rounds."""
+def measure(rounds: int, copies: int) -> tuple[int, dict[str, Figures]]:
+    """Bytes of text, and by contestant the seconds and peak memory of every round."""
     with tempfile.TemporaryDirectory(dir=Path.cwd(), prefix="prepare-benchmark-") as folder:
         corpus = Path(folder) / "corpus"
         corpus.mkdir()
         write_corpus(corpus, copies)
         size = sum(path.stat().st_size for path in corpus.rglob("*.txt"))
-        runs: dict[str, list[dict[str, float]]] = {name: [] for name in CONTESTANTS}
+        runs: dict[str, Figures] = {name: {"seconds": [], "peak_memory_mb": []} for name in CONTESTANTS}
         for done in range(rounds):
             # Whoever comes second may find a warmer or a busier machine, so they take turns.
             for name in sorted(CONTESTANTS, reverse=bool(done % 2)):
-                runs[name].append(run_apart(name, corpus))
-            ratio = runs["reference"][-1]["seconds"] / runs["ours"][-1]["seconds"]
-            print(f"round {done + 1} of {rounds}: {ratio:.3f}", file=sys.stderr)
-    ratios = [theirs["seconds"] / ours["seconds"] for theirs, ours in zip(runs["reference"], runs["ours"], strict=True)]
-    return {
-        "rounds": rounds,
-        "cores": len(os.sched_getaffinity(0)),
-        "corpus_bytes": size,
-        "ratio": spread(ratios),
-        **{
-            name: {
-                "mb_per_s": spread([size / 1e6 / run["seconds"] for run in runs[name]]),
-                "peak_memory_mb": spread([run["peak_memory_mb"] for run in runs[name]]),
-            }
-            for name in CONTESTANTS
-        },
-    }
+                for key, value in run_apart(name, corpus).items():
+                    runs[name][key].append(value)
+            print(f"round {done + 1} of {rounds}", file=sys.stderr)
+    return size, runs
 
 
-def table(result: dict[str, object]) -> str:
+def table(size: int, runs: dict[str, Figures]) -> str:
     """The result in Markdown."""
-    rows = [("speed, reference = 1", result["ratio"], "≥ 1.1")]
-    for name in CONTESTANTS:
-        figures = result[name]
-        assert isinstance(figures, dict)
-        rows.append((f"{name}: MB of text a second", figures["mb_per_s"], ""))
-        rows.append((f"{name}: peak memory, MB", figures["peak_memory_mb"], "< 150" if name == "ours" else ""))
-    lines = ["| | min | quartile | median | quartile | max | target |", "|---|--:|--:|--:|--:|--:|--:|"]
-    for title, numbers, target in rows:
-        assert isinstance(numbers, dict)
-        digits = 3 if "speed" in title else 1
-        cells = [f"{numbers[key]:.{digits}f}" for key in ("min", "q1", "median", "q3", "max")]
-        lines.append(f"| {' | '.join([title, *cells, target])} |")
-    return "\n".join(lines)
+    speed = Ratio.of(runs["reference"]["seconds"], runs["ours"]["seconds"])
+    rows = [["speed, reference = 1", *speed.cells(), "≥ 1.1"]]
+    for name, figures in runs.items():
+        rate = median(size / 1e6 / seconds for seconds in figures["seconds"])
+        rows.append([f"{name}: MB of text a second", f"{rate:.2f}", "", "", ""])
+        target = "< 150" if name == "ours" else ""
+        rows.append([f"{name}: peak memory, MB", f"{max(figures['peak_memory_mb']):.1f}", "", "", target])
+    return markdown(["", "median", "quartiles", "extremes", "target"], rows)
 
 
 def main() -> None:
@@ -148,11 +129,11 @@ def main() -> None:
         seconds = CONTESTANTS[options.contestant](Path(options.corpus), Path(options.out))
         print(json.dumps({"seconds": seconds, "peak_memory_mb": peak_memory_mb()}))
         return
-    result = measure(options.rounds, options.copies)
-    print(f"{result['corpus_bytes']:,} bytes of text, {result['cores']} cores, {result['rounds']} rounds\n")
-    print(table(result))
-    if options.json:
-        options.json.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    size, runs = measure(options.rounds, options.copies)
+    print(table(size, runs))
+    cores = len(os.sched_getaffinity(0))
+    print(f"\n{size:,} bytes of text, {cores} cores, {options.rounds} rounds; memory: the highest")
+    write_json(options.json, {"corpus_bytes": size, "runs": runs})
 
 
 if __name__ == "__main__":
