@@ -1,6 +1,7 @@
 """The composition root: from a checked run file to a trained model. Read this first, then `training/loop.py`."""
 
 import logging
+import os
 import signal
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -8,17 +9,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import nn
-from torch.optim import Optimizer
 
 from mypt_dist import log as logs
 from mypt_dist.checkpoint import Checkpoint, CheckpointStore, RunLock
 from mypt_dist.data.loader import BatchShape, EvalWindows, Loader
 from mypt_dist.data.order import Order
 from mypt_dist.data.permute import derive_key
-from mypt_dist.engine import Engine
-from mypt_dist.engine.topology import expected_world_size
+from mypt_dist.engine import Engine, StepRecipe, Trainable
 from mypt_dist.errors import Interrupted
+from mypt_dist.launch.topology import promised_ranks
 from mypt_dist.models import ModelConfig
 from mypt_dist.models.layers.causal_lm import CausalLM
 from mypt_dist.run.batching import batch_shape
@@ -65,8 +64,7 @@ class Outcome:
 class Parts:
     """What training needs of model and data, before and after the engine has prepared them."""
 
-    model: nn.Module
-    optimizer: Optimizer
+    trainable: Trainable
     order: Order
     loader: Loader
     windows: EvalWindows
@@ -85,7 +83,7 @@ def train(config: RunConfig, *, allow_changes: Sequence[str] = ()) -> Outcome:
         # What can be refused without a process group is refused before one: all ranks see the same files.
         data = open_data(config.data, config.model)
         config = config.model_copy(update={"model": config.model.with_vocabulary(data.tokenizer.vocab_size)})
-        batch_shape(config.train, config.model.context, 0, expected_world_size())
+        batch_shape(config.train, config.model.context, 0, promised_ranks(os.environ))
 
         engine = Engine(precision=config.train.precision, deterministic=config.train.deterministic)
         stack.callback(engine.close)
@@ -105,15 +103,14 @@ def train(config: RunConfig, *, allow_changes: Sequence[str] = ()) -> Outcome:
         checkpointing = Checkpointing(
             store=store,
             engine=engine,
-            model=parts.model,
-            optimizer=parts.optimizer,
+            trainable=parts.trainable,
             describe=_description(config, data),
             tokenizer=data.tokenizer.state(),
             positions=lambda samples: _positions(parts.order, samples),
             tracker_ids=record.tracker_ids,
         )
         # Laid out before the state is loaded: throw-away passes must find throw-away moments.
-        engine.settle(parts.model, parts.optimizer, torch.zeros((shape.micro_batch, shape.context), dtype=torch.int64))
+        parts.trainable.settle(torch.zeros((shape.micro_batch, shape.context), dtype=torch.int64, device=engine.device))
         state = checkpointing.restore(found) if found else TrainState()
         if found:
             found.close()
@@ -129,10 +126,9 @@ def train(config: RunConfig, *, allow_changes: Sequence[str] = ()) -> Outcome:
         trainer = Trainer(
             config=config.train,
             engine=engine,
-            model=parts.model,
-            optimizer=parts.optimizer,
+            trainable=parts.trainable,
             loader=parts.loader,
-            evaluate=lambda: evaluate(engine, parts.model, parts.windows) if len(parts.windows) else {},
+            evaluate=lambda: evaluate(engine, parts.trainable.module, parts.windows) if len(parts.windows) else {},
             save=lambda at, metrics: record.saved(at, checkpointing.save(at, metrics)),
             observer=observer,
             stop=stop,
@@ -153,12 +149,18 @@ def _build(config: RunConfig, data: RunData, engine: Engine, shape: BatchShape) 
     optimizer = config.optimizer.build(model)
     for group in optimizer.param_groups:
         group["initial_lr"] = group["lr"]
-    prepared, optimizer = engine.prepare(model, optimizer)
+    recipe = StepRecipe(
+        max_norm=config.train.max_grad_norm,
+        micro_batch=shape.micro_batch,
+        micro_batches=shape.micro_batches,
+        hold_gradients=config.train.hold_gradients,
+    )
+    trainable = engine.prepare(model, optimizer, recipe)
     vocab_size = _vocab_size(config.model)
     order = data.order(config.train, shape.context)
     loader = Loader(order, data.gather(vocab_size), shape, device=engine.device, prefetch=config.data.prefetch)
     windows = data.evaluation(shape, vocab_size, config.train.eval_windows)
-    return Parts(prepared, optimizer, order, loader, windows, flops, parameters)
+    return Parts(trainable, order, loader, windows, flops, parameters)
 
 
 def _compile_blocks(model: CausalLM) -> None:

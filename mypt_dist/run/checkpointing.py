@@ -6,11 +6,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor, nn
-from torch.optim import Optimizer
+from torch import Tensor
 
 from mypt_dist.checkpoint import Checkpoint, CheckpointStore, Manifest, Segment
-from mypt_dist.engine import Engine, LocalTensor, StateReader, rng_state, set_rng_state
+from mypt_dist.engine import Engine, LocalTensor, StateReader, Trainable, rng_state, set_rng_state
 from mypt_dist.errors import CheckpointError
 from mypt_dist.training.state import TrainState
 from mypt_dist.world import JSON
@@ -27,8 +26,7 @@ class Checkpointing:
 
     store: CheckpointStore
     engine: Engine
-    model: nn.Module
-    optimizer: Optimizer
+    trainable: Trainable
     describe: Mapping[str, Any]
     tokenizer: Mapping[str, Any]
     positions: Callable[[int], dict[str, Any]]
@@ -57,10 +55,10 @@ class Checkpointing:
                 **self.describe,
             )
 
-        small = {TOKENIZER_FILE: self.tokenizer, ENGINE_FILE: {"scaler": engine.scaler_state()}}
+        small = {TOKENIZER_FILE: self.tokenizer, ENGINE_FILE: {"scaler": self.trainable.scaler_state()}}
         return self.store.save(
             state.step,
-            [_segment(tensor) for tensor in engine.local_state(self.model, self.optimizer)],
+            [_segment(tensor) for tensor in self.trainable.local_state()],
             rank_state={"rng": rng_state()},
             files={name: json.dumps(content, indent=1).encode() for name, content in small.items()}
             if engine.is_main
@@ -75,8 +73,8 @@ class Checkpointing:
     def restore(self, checkpoint: Checkpoint) -> TrainState:
         """Continue where ``checkpoint`` was written. Random states only if the world has the same size."""
         manifest = checkpoint.manifest
-        self.engine.load_state(self.model, self.optimizer, reader(checkpoint))
-        self.engine.load_scaler_state(checkpoint.read_json(ENGINE_FILE)["scaler"])
+        self.trainable.load_state(reader(checkpoint))
+        self.trainable.load_scaler_state(checkpoint.read_json(ENGINE_FILE)["scaler"])
         if manifest.world_size == self.engine.size:
             set_rng_state(checkpoint.rank_state(self.engine.rank)["rng"])
         self.changes = [dict(change) for change in manifest.changes]

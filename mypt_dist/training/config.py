@@ -17,7 +17,7 @@ class TrainConfig(Config):
     """Windows of one optimizer update, over all ranks and micro-batches."""
     micro_batch: int | None = Field(default=None, ge=1)
     """Windows of one forward pass of one rank. Null: the rank's whole share of the batch, without accumulation."""
-    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    precision: Literal["fp32", "bf16", "fp16", "fp8"] = "fp32"
     """Of matrix products. Master weights and moments are fp32 always. The default is right everywhere, if slow."""
     max_grad_norm: float = Field(default=1.0, gt=0)
     """The gradient of the global batch is scaled down to this norm."""
@@ -30,6 +30,9 @@ class TrainConfig(Config):
     stop_after: int | None = Field(default=None, ge=1)
     """Stop after this step, with a checkpoint, as if a signal had come. The schedule still ends at ``steps``."""
     seed: int = Field(default=1337, ge=0, lt=2**63)
+    hold_gradients: bool = False
+    """FSDP2 alone: share gradients out once a step instead of after each micro-batch. It saves communication and costs
+    memory for a whole gradient on every rank."""
     compile: bool = False
     """Compile each block with torch.compile."""
     deterministic: bool = False

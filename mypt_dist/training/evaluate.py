@@ -18,7 +18,7 @@ def evaluate(engine: Engine, model: nn.Module, windows: EvalWindows) -> dict[str
     batches = windows.batches()
     with torch.no_grad():
         for batch in (batch.to(engine.device) for batch in batches):
-            total += loss_sum(engine.unwrapped(model)(batch.input_ids), batch.labels).double().cpu()
+            total += loss_sum(model(batch.input_ids), batch.labels).double().cpu()
     model.train()
     loss, targets, num_bytes = engine.sum(
         float(total), sum(batch.num_targets for batch in batches), windows.num_bytes(batches)

@@ -6,11 +6,9 @@ from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
 import torch
-from torch import nn
-from torch.optim import Optimizer
 
 from mypt_dist.data.loader import Loader, Step
-from mypt_dist.engine import Engine
+from mypt_dist.engine import Engine, Trainable
 from mypt_dist.errors import LostPeerError, MyptError, NumericError
 from mypt_dist.training.config import TrainConfig
 from mypt_dist.training.evaluate import Evaluate, language_metrics
@@ -21,6 +19,9 @@ from mypt_dist.training.state import TrainState
 from mypt_dist.training.throughput import Phases
 
 Metrics = Mapping[str, float]
+
+MIN_LOSS_SCALE = 1.0
+"""Below it fp16 would shrink gradients to save them from overflowing: they are infinite for another reason."""
 
 
 class StepResult(NamedTuple):
@@ -46,8 +47,7 @@ class Trainer:
 
     config: TrainConfig
     engine: Engine
-    model: nn.Module
-    optimizer: Optimizer
+    trainable: Trainable
     loader: Loader
     evaluate: Evaluate
     save: Callable[[TrainState, Metrics], None]
@@ -60,7 +60,7 @@ class Trainer:
 
     def __post_init__(self) -> None:
         # Read before the first step writes scaled rates over them.
-        self._peak_lrs = [float(group["initial_lr"]) for group in self.optimizer.param_groups]
+        self._peak_lrs = [float(group["initial_lr"]) for group in self.trainable.param_groups]
 
     def fit(self, state: TrainState) -> tuple[TrainState, int]:
         """Train until the last step, ``stop_after``, or a signal on any rank.
@@ -105,13 +105,14 @@ class Trainer:
         total = torch.zeros((), device=self.engine.device)
         with self.phases.phase("compute"):
             for number, batch in enumerate(batches, start=1):
-                with self.engine.accumulate(self.model, last=number == len(batches)):
+                with self.trainable.micro_batch(last=number == len(batches)):
                     # Divided by the targets of the whole step: the micro-batches' and ranks' shares add up to its mean.
-                    loss = loss_sum(self.model(batch.input_ids), batch.labels) / targets
-                    self.engine.backward(loss)
+                    loss = loss_sum(self.trainable.model(batch.input_ids), batch.labels) / targets
+                    self.trainable.backward(loss)
                 total += loss.detach()
         with self.phases.phase("optimizer"):
-            norm = self.engine.update(self.model, self.optimizer, self.config.max_grad_norm)
+            update = self.trainable.update()
+        loss_scale = self._loss_scale(state.step + 1)
 
         after = state.after(tokens=int(targets), samples=len(step.samples), order_hash=step.fold(state.order_hash))
         self.phases.count_step(int(targets))
@@ -120,12 +121,26 @@ class Trainer:
             mean, num_bytes = self.engine.sum(float(total), step.num_bytes())
             return {
                 **language_metrics("train", mean * targets, targets, num_bytes),
-                "train/grad_norm": float(norm),
+                **({} if update.skipped else {"train/grad_norm": float(update.norm)}),
+                **loss_scale,
                 "train/lr": lr,
                 **self._speed(after),
             }
 
         return StepResult(after, metrics, decided(terminate, interrupt))
+
+    def _loss_scale(self, step: int) -> dict[str, float]:
+        """fp16's loss scale, which every overflow halves. Raises `NumericError` when halving it no longer helps."""
+        scaler = self.trainable.scaler_state()
+        if not scaler:
+            return {}
+        scale = float(str(scaler["scale"]))
+        if scale < MIN_LOSS_SCALE:
+            raise NumericError(
+                f"step {step}: the gradient overflows fp16 even at a loss scale of {scale}. The last checkpoint is "
+                "from before: use train.precision=bf16, or lower optimizer.lr"
+            )
+        return {"train/loss_scale": scale}
 
     def _load(self, position: int) -> tuple[Step | None, MyptError | None]:
         try:
@@ -137,7 +152,7 @@ class Trainer:
     def _set_learning_rate(self, step: int) -> float:
         tokens_per_step = self.config.batch_size * self.loader.context
         scale = factor(step, self.config.steps, self.config.schedule, tokens_per_step)
-        for group, peak in zip(self.optimizer.param_groups, self._peak_lrs, strict=True):
+        for group, peak in zip(self.trainable.param_groups, self._peak_lrs, strict=True):
             group["lr"] = peak * scale
         return self._peak_lrs[0] * scale
 

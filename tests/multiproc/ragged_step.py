@@ -14,7 +14,7 @@ from torch import Tensor
 
 from mypt_dist.data.batch import IGNORE, Batch
 from mypt_dist.data.order import Order, Samples, SourceShape
-from mypt_dist.engine import Engine
+from mypt_dist.engine import Engine, StepRecipe
 from mypt_dist.models.gpt import GPTConfig
 from mypt_dist.training import loop
 from mypt_dist.training.config import TrainConfig
@@ -70,12 +70,10 @@ def step(out: Path, micro_batch: int, mutant: bool) -> None:
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
     optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
     optimizer.param_groups[0]["initial_lr"] = 1.0
-    prepared, optimizer = engine.prepare(model, optimizer)
     trainer = loop.Trainer(
-        config=TrainConfig(steps=1, batch_size=BATCH, max_grad_norm=1e9, schedule=ScheduleConfig(shape="constant")),
+        config=TrainConfig(steps=1, batch_size=BATCH, schedule=ScheduleConfig(shape="constant")),
         engine=engine,
-        model=prepared,
-        optimizer=optimizer,
+        trainable=engine.prepare(model, optimizer, StepRecipe(max_norm=1e9)),
         loader=RaggedLoader(micro_batch, engine.rank, engine.size),  # type: ignore[arg-type]  # the same two verbs
         evaluate=dict,
         save=lambda state, metrics: None,

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from engines import ENGINES
 
 from mypt_dist.checkpoint import Manifest, open_checkpoint
 from mypt_dist.tracking.journal import read_metrics
@@ -19,13 +20,14 @@ MODEL = {"type": "gpt", "context": 16, "n_layer": 3, "n_head": 4, "n_embd": 128,
 STEPS = 10
 
 
-def trained(mapping: dict[str, Any], launch: Any, tmp_path: Path, ranks: int, *stops: int) -> Path:
-    """Train on ``ranks`` ranks, stopping and starting again at ``stops``; the run's folder."""
-    out = tmp_path / f"{ranks}-{'-'.join(map(str, stops))}"
+def trained(mapping: dict[str, Any], launch: Any, tmp_path: Path, engine: str, *stops: int) -> Path:
+    """Train under ``engine``, stopping and starting again at ``stops``; the run's folder."""
+    out = tmp_path / f"stops-{'-'.join(map(str, stops))}"
+    ranks, environment = ENGINES[engine]
     train = {**mapping["train"], "steps": STEPS, "micro_batch": 1}
     path = tmp_path / "run.json"
     path.write_text(json.dumps({**mapping, "model": MODEL, "out": str(out), "train": train}))
-    launch(ranks, str(SCRIPT), str(path), *map(str, stops), str(STEPS))
+    launch(ranks, str(SCRIPT), str(path), *map(str, stops), str(STEPS), **environment)
     return out
 
 
@@ -48,13 +50,13 @@ def losses(run: Path) -> list[float]:
     return [row["train/loss"] for row in read_metrics(run) if "train/loss" in row]
 
 
-@pytest.mark.parametrize("ranks", [1, 2, 4])
+@pytest.mark.parametrize("engine", ["1", "DDP x2", "DDP x4", "FSDP2 x2", "FSDP2 x4", "ZeRO-2 x2", "ZeRO-3 x2"])
 def test_an_interrupted_run_is_bit_identical_to_an_uninterrupted_one(
-    ranks: int, run_mapping: dict[str, Any], launch: Any, tmp_path: Path
+    engine: str, run_mapping: dict[str, Any], launch: Any, tmp_path: Path
 ) -> None:
-    whole = trained(run_mapping, launch, tmp_path, ranks)
-    parts = trained(run_mapping, launch, tmp_path, ranks, 1, 4, 9)
-    assert manifest(whole).world_size == ranks
+    whole = trained(run_mapping, launch, tmp_path, engine)
+    parts = trained(run_mapping, launch, tmp_path, engine, 1, 4, 9)
+    assert manifest(whole).world_size == ENGINES[engine][0]
     hashes = state_hashes(whole)
     assert len([name for name in hashes if name.startswith("optimizer/exp_avg/")]) > 20
     assert state_hashes(parts) == hashes

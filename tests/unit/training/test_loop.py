@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from mypt_dist.data.batch import Batch
 from mypt_dist.data.loader import Step
 from mypt_dist.data.order import Order, SourceShape
-from mypt_dist.engine import Engine
+from mypt_dist.engine import Engine, StepRecipe
 from mypt_dist.errors import DataError, LostPeerError, NumericError
 from mypt_dist.training.config import TrainConfig
 from mypt_dist.training.loop import Metrics, Trainer
@@ -84,13 +84,11 @@ def trainer(
     model = Tiny()
     optimizer = torch.optim.SGD(model.parameters(), lr=lr)
     optimizer.param_groups[0]["initial_lr"] = lr
-    prepared, optimizer = engine.prepare(model, optimizer)
     settings = {"steps": 10, "batch_size": 2, "log_every": 4, "eval_every": 5, "save_every": 3, **train}
     return Trainer(
         config=TrainConfig.model_validate(settings),
         engine=engine,
-        model=prepared,
-        optimizer=optimizer,
+        trainable=engine.prepare(model, optimizer, StepRecipe(max_norm=1.0)),
         loader=loader or FakeLoader(),  # type: ignore[arg-type]  # the same verbs
         evaluate=lambda: {"val/loss": 1.0},
         save=diary.saved,
@@ -148,7 +146,7 @@ def test_numbers_that_are_not_finite_are_recorded_and_never_saved(engine: Engine
         def stepped(self, state: TrainState) -> None:
             super().stepped(state)
             if state.step == 2:
-                poisoned.model.table.weight.data.fill_(torch.nan)
+                poisoned.trainable.module.table.weight.data.fill_(torch.nan)
 
     diary = Poisoner()
     poisoned = trainer(engine, diary, save_every=1)
