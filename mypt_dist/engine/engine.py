@@ -121,6 +121,7 @@ class Engine:
         if cpu:
             PartialState(cpu=True, **group.to_kwargs())
             fully_sharded.let_cpu_ranks_shard()
+        fully_sharded.quiet()
         return Accelerator(
             cpu=cpu,
             mixed_precision=mixed,
@@ -132,6 +133,8 @@ class Engine:
     def _connect_zero(self, precision: Precision, mixed: str, cpu: bool) -> Accelerator:
         if cpu:
             os.environ["DS_ACCELERATOR"] = "cpu"
+            # It would make Accelerate forget DeepSpeed.
+            os.environ.pop("ACCELERATE_USE_CPU", None)
         from mypt_dist.engine import zero  # noqa: PLC0415 - DeepSpeed takes seconds to load
 
         zero.quiet()

@@ -1,5 +1,6 @@
 """FSDP2 and HSDP: every rank holds some rows of every tensor, within one replica."""
 
+import warnings
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from math import prod
@@ -40,6 +41,12 @@ def mesh_sizes(topology: Topology) -> ParallelismConfig | None:
     if topology.shards == 1:
         return None
     return ParallelismConfig(dp_replicate_size=topology.replicas, dp_shard_size=topology.shards)
+
+
+def quiet() -> None:
+    """Not to be told at every start what Accelerate does, and what nobody does here: changing an output in place."""
+    for message in ("Slicing a flattened dim", "FSDP2-wrapped module .* returned a view"):
+        warnings.filterwarnings("ignore", message=message)
 
 
 def let_cpu_ranks_shard() -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import mypt_dist
-from mypt_dist.config.presets import names
+from mypt_dist.launch.files import targets
 from mypt_dist.models import MODELS
 from mypt_dist.optim import OPTIMIZERS
 from mypt_dist.tokenizers import KINDS
@@ -80,6 +80,8 @@ def test_every_part_has_a_page() -> None:
     assert [page for page in sorted(pages) if not (ROOT / "docs" / page).is_file()] == []
     tokenizers = (ROOT / "docs/components/tokenizers.md").read_text()
     assert all(kind in tokenizers for kind in KINDS)
+    launching = (ROOT / "docs/components/launch/targets.md").read_text()
+    assert [file.name for file in targets() if f"| `{file.name}` |" not in launching] == []
 
 
 @pytest.mark.parametrize("page", PAGES, ids=relative)
@@ -102,13 +104,3 @@ def test_public_names_are_those_that_are_promised() -> None:
     promised = {"create_model", "generate", "get_model_info", "list_models", "load_model", "train"}
     assert set(mypt_dist.__all__) == set(api.__all__) == promised
     assert all(callable(getattr(mypt_dist, name)) for name in promised)
-
-
-def test_launch_files_own_no_mathematics() -> None:
-    from accelerate.commands.config.config_args import load_config_from_file
-
-    for name in names("launch"):
-        path = ROOT / "launch" / f"{name}.yaml"
-        load_config_from_file(str(path))
-        text = path.read_text()
-        assert not re.search(r"^\s*(gradient_accumulation|gradient_clipping|mixed_precision|.*batch_size)", text, re.M)

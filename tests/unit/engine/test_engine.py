@@ -130,7 +130,7 @@ def test_freed_memory_is_used_again_instead_of_mapped_anew() -> None:
         "import resource, sys, torch\n"
         "from mypt_dist.engine.host_memory import keep_freed_memory\n"
         "if sys.argv[1] == 'keep': keep_freed_memory()\n"
-        "for _ in range(3): torch.ones(16 << 20)\n"
+        "for _ in range(12): torch.ones(16 << 20)\n"
         "before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt\n"
         "for _ in range(5): torch.ones(16 << 20)\n"
         "print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)"

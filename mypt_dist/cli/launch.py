@@ -1,0 +1,94 @@
+"""``mypt launch``: start the ranks that a launch file asks for."""
+
+import os
+import sys
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from mypt_dist.cli.tables import print_json, print_table
+from mypt_dist.cli.train import AllowChange, Overrides
+
+if TYPE_CHECKING:
+    from mypt_dist.launch.command import Command
+    from mypt_dist.launch.plan import Launch
+
+Target = Annotated[
+    str | None,
+    typer.Argument(metavar="TARGET", help="Of the --list, or a launch file of your own.", show_default=False),
+]
+RunFile = Annotated[
+    str | None, typer.Argument(metavar="RUNFILE", help="A run file, or the name of a shipped one.", show_default=False)
+]
+
+
+def launch(
+    target: Target = None,
+    run_file: RunFile = None,
+    overrides: Overrides = None,
+    ranks: Annotated[int | None, typer.Option(min=1, help="Processes over all machines: one for each GPU.")] = None,
+    replicas: Annotated[int | None, typer.Option(min=1, help="hsdp: copies of the sharded state.")] = None,
+    nodes: Annotated[int | None, typer.Option(min=1, help="Machines; give the command on each of them.")] = None,
+    node_rank: Annotated[int | None, typer.Option(min=0, help="Which of the machines this is, from 0.")] = None,
+    address: Annotated[str | None, typer.Option(metavar="HOST", help="By which all machines reach number 0.")] = None,
+    port: Annotated[int | None, typer.Option(min=0, max=65535, help="There; on one machine any free one.")] = None,
+    cpu: Annotated[bool, typer.Option("--cpu", help="Compute on CPUs: to try any target on a laptop.")] = False,
+    allow_change: AllowChange = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the command instead of executing it.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print it as JSON instead of executing it.")] = False,
+    list_: Annotated[bool, typer.Option("--list", help="List the shipped targets.")] = False,
+) -> None:
+    """Train what a run file describes on several ranks, shared as a launch file says.
+
+    Launch file and run file are checked first; then this process becomes the launcher.
+    """
+    if list_:
+        _list(as_json)
+        return
+    from mypt_dist.errors import ConfigError
+
+    if target is None or run_file is None:
+        raise ConfigError("mypt launch needs a TARGET and a RUNFILE; mypt launch --list shows the targets")
+    from mypt_dist.launch.command import command
+    from mypt_dist.launch.files import read_launch_file
+    from mypt_dist.launch.plan import Place, plan
+
+    place = Place(ranks, replicas, nodes, node_rank, address, port, cpu)
+    launch = plan(read_launch_file(target), place)
+    _check(run_file, overrides or [], launch.topology.ranks)
+    arguments = ["train", run_file, *(overrides or [])]
+    arguments += [text for key in allow_change or [] for text in ("--allow-change", key)]
+    found = command(launch, arguments, os.environ, len(os.sched_getaffinity(0)))
+    if as_json:
+        _print_json(launch, found)
+    elif dry_run:
+        print(found.shell())
+    else:
+        print(found.shell(), file=sys.stderr, flush=True)
+        os.execvpe(found.arguments[0], found.arguments, {**os.environ, **found.environment})
+
+
+def _check(run_file: str, overrides: list[str], ranks: int) -> None:
+    """Tell what is wrong with a run file once, before there are ranks to tell it."""
+    from mypt_dist.run.batching import batch_shape
+    from mypt_dist.run.config import RunConfig
+
+    config = RunConfig.load(run_file, overrides)
+    batch_shape(config.train, config.model.context, 0, ranks)
+
+
+def _print_json(launch: "Launch", found: "Command") -> None:
+    from dataclasses import asdict
+
+    about = {"target": launch.file.name, "file": str(launch.file.path), "topology": asdict(launch.topology)}
+    print_json({**about, "environment": found.environment, "command": found.arguments, "shell": found.shell()})
+
+
+def _list(as_json: bool) -> None:
+    from mypt_dist.launch.files import targets
+
+    entries = [{"name": t.name, "engine": t.engine, "description": t.description} for t in targets()]
+    if as_json:
+        print_json(entries)
+    else:
+        print_table(["target", "engine", "what it is for"], [list(entry.values()) for entry in entries])
