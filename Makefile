@@ -1,5 +1,5 @@
 # `make quickstart` and `make test` are all a newcomer needs: both create .venv first.
-.PHONY: help install quickstart test check format golden bench test-cluster wheel
+.PHONY: help install quickstart test check format golden matrices bench test-cluster wheel
 PYTHON ?= python3
 BIN := .venv/bin
 RUN := $(BIN)/python -m
@@ -31,6 +31,9 @@ format: install  ## rewrite the code as `make check` wants it
 
 golden: install  ## rewrite what the tests compare with: review the diff
 	$(RUN) tests.golden.rewrite
+
+matrices: install  ## compare all engines with one process and write the table into the docs; some minutes
+	$(RUN) tests.multiproc.rewrite_tables
 
 bench: install  ## measure against peers and limits; about half an hour
 	$(BIN)/pip install --quiet -c constraints.txt -e '.[bench]'

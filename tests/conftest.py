@@ -56,23 +56,26 @@ def run_file(run_mapping: Mapping[str, Any], tmp_path: Path) -> Path:
     return path
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def launch() -> Launch:
     """``launch(ranks, "-m", "mypt_dist", …)`` under torchrun, as on a cluster."""
+    return start_ranks
 
-    def start(ranks: int, *arguments: str, check: bool = True, **environment: str) -> subprocess.CompletedProcess[str]:
-        done = subprocess.run(
-            launch_command(ranks, *arguments),
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=240,
-            env={**os.environ, **environment},
-        )
-        assert not check or done.returncode == 0, done.stdout + done.stderr
-        return done
 
-    return start
+def start_ranks(
+    ranks: int, *arguments: str, check: bool = True, **environment: str
+) -> subprocess.CompletedProcess[str]:
+    """Run ``arguments`` on every one of ``ranks`` ranks until all have ended."""
+    done = subprocess.run(
+        launch_command(ranks, *arguments),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=240,
+        env={**os.environ, **environment},
+    )
+    assert not check or done.returncode == 0, done.stdout + done.stderr
+    return done
 
 
 def launch_command(ranks: int, *arguments: str) -> list[str]:

@@ -9,7 +9,7 @@ import importlib
 import pkgutil
 from typing import Annotated, Any, Generic, TypeVar, Union
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from mypt_dist.config.base import Config
 
@@ -52,12 +52,17 @@ class Registry(Generic[C]):
         self._discover()
         return sorted(self._parts)
 
-    def union(self) -> Any:
-        """The annotation of a schema field that holds one of these parts."""
+    def union(self, default: str | None = None) -> Any:
+        """The annotation of a schema field that holds one of these parts: the ``default`` where no type is given."""
         parts = [self[name] for name in self.names()]
         if len(parts) == 1:
             return parts[0]
-        return Annotated[Union[tuple(parts)], Field(discriminator="type")]  # noqa: UP007 - a runtime tuple
+
+        def completed(value: Any) -> Any:
+            return {"type": default, **value} if default and isinstance(value, dict) else value
+
+        choice: Any = Union[tuple(parts)]  # noqa: UP007 - a runtime tuple
+        return Annotated[choice, Field(discriminator="type"), BeforeValidator(completed)]
 
     def _discover(self) -> None:
         if not self._discovered:

@@ -1,5 +1,6 @@
 """The one shape every data source yields and every loss reads."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -20,7 +21,17 @@ class Batch:
     num_targets: int
     """Labels that are learned. Counted on the host, so that no accelerator is waited for."""
 
+    segment_ids: Tensor | None = None
+    """(B, T) int64: which document of its window a token belongs to. None: documents see each other."""
+
     def to(self, device: torch.device) -> "Batch":
         """The same batch on ``device``."""
-        ids, labels = (tensor.to(device, non_blocking=True) for tensor in (self.input_ids, self.labels))
-        return Batch(ids, labels, self.num_targets)
+        return self._each(lambda tensor: tensor.to(device, non_blocking=True))
+
+    def pin_memory(self) -> "Batch":
+        """The same batch in host memory that an accelerator copies from while it computes."""
+        return self._each(Tensor.pin_memory)
+
+    def _each(self, move: Callable[[Tensor], Tensor]) -> "Batch":
+        segment_ids = None if self.segment_ids is None else move(self.segment_ids)
+        return Batch(move(self.input_ids), move(self.labels), self.num_targets, segment_ids)

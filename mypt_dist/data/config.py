@@ -32,6 +32,9 @@ class DataConfig(Config):
     """Datasets to mix, by name. A name seeds the shuffle of its source: keep it when others come or go."""
     shuffle: Shuffle = "full"
     """``blocks`` shuffles blocks of 1024 windows and windows within a block: for slow disks."""
+    document_mask: bool = False
+    """Tokens attend within their own document only, and positions start again with each. The default lets them see what
+    stands before in the window, as GPT-2 did: the end-of-text token tells, and attention without a mask is faster."""
     prefetch: int = Field(default=2, ge=0, le=64)
     """Steps gathered ahead while the current one trains."""
 

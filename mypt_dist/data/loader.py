@@ -2,11 +2,12 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from mypt_dist.data.batch import IGNORE, Batch
 from mypt_dist.data.order import Order, Samples, chain
@@ -55,10 +56,19 @@ class Step:
 class TokenGather:
     """Windows of token streams as batches: inputs and labels are views of one gathered block."""
 
-    def __init__(self, streams: Sequence[TokenStream], byte_lengths: NDArray[np.uint16], vocab_size: int) -> None:
+    def __init__(
+        self,
+        streams: Sequence[TokenStream],
+        byte_lengths: NDArray[np.uint16],
+        vocab_size: int,
+        *,
+        document_end: int | None = None,
+    ) -> None:
+        """``document_end``: the token after which a new segment begins; None: batches have no segments."""
         self._streams = streams
         self._byte_lengths = byte_lengths
         self._vocab_size = vocab_size
+        self._document_end = document_end
 
     def batch(self, samples: Samples, context: int) -> Batch:
         """(len(samples), context) inputs and labels on the host. Raises `DataError` for an impossible token."""
@@ -74,12 +84,20 @@ class TokenGather:
                 stream.check(part, self._vocab_size)
                 block[rows] = part
         tokens = torch.from_numpy(block)
-        return Batch(tokens[:, :-1], tokens[:, 1:], len(samples) * context)
+        inputs = tokens[:, :-1]
+        segments = None if self._document_end is None else segments_of(inputs, self._document_end)
+        return Batch(inputs, tokens[:, 1:], len(samples) * context, segments)
 
     def num_bytes(self, batches: Sequence[Batch]) -> int:
         """UTF-8 bytes that the learned labels of host ``batches`` stand for: what bits per byte are counted in."""
         labels = (batch.labels[batch.labels != IGNORE].numpy() for batch in batches)
         return sum(int(self._byte_lengths[ids].sum(dtype=np.int64)) for ids in labels)
+
+
+def segments_of(tokens: Tensor, document_end: int) -> Tensor:
+    """(B, T) tokens to how many documents have ended before each, (B, T): its end belongs to a document."""
+    ends = tokens == document_end
+    return ends.cumsum(dim=1) - ends.long()
 
 
 class Loader:
@@ -139,8 +157,7 @@ class Loader:
     def _move(self, batch: Batch) -> Batch:
         if self._device.type == "cpu":
             return batch
-        pinned = Batch(batch.input_ids.pin_memory(), batch.labels.pin_memory(), batch.num_targets)
-        return pinned.to(self._device)
+        return batch.pin_memory().to(self._device)
 
 
 class EvalWindows:
@@ -179,7 +196,7 @@ class EvalWindows:
         if len(real):
             return self._gather.batch(self._samples(real), self._shape.context)
         filler = self._gather.batch(self._samples(np.zeros(1, dtype=np.int64)), self._shape.context)
-        return Batch(filler.input_ids, torch.full_like(filler.labels, IGNORE), 0)
+        return replace(filler, labels=torch.full_like(filler.labels, IGNORE), num_targets=0)
 
     def _samples(self, numbers: NDArray[np.int64]) -> Samples:
         return Samples(self._source[numbers], numbers, numbers, self._start[numbers])

@@ -6,6 +6,7 @@ from typing import Any
 
 from accelerate import Accelerator
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
 from mypt_dist.engine.host import peers_may_be_lost
@@ -25,8 +26,9 @@ class Accelerated(Trainable):
 
     @property
     def module(self) -> nn.Module:
-        inner: nn.Module = self._accelerator.unwrap_model(self.model)
-        return inner
+        # Accelerate's own unwrapping would load DeepSpeed first, for seconds, to see whether the model is one of its.
+        model: nn.Module = self.model.module if isinstance(self.model, DistributedDataParallel) else self.model
+        return model
 
     @property
     def param_groups(self) -> list[dict[str, Any]]:

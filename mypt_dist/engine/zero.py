@@ -21,6 +21,10 @@ PERSISTENT_PARAMETERS = 100_000
 """ZeRO-3 keeps smaller parameters whole: gathering norms and biases costs more time than they take memory."""
 
 
+BUCKET = 50_000_000
+"""Elements of a communication buffer. DeepSpeed's own default is ten times that: 2 GB of fp32 for the smallest model."""
+
+
 class Plugin(DeepSpeedPlugin):  # type: ignore[misc]  # accelerate has no types
     """Accelerate's plugin, without its detour through Transformers, which training needs not have installed."""
 
@@ -64,6 +68,9 @@ class Zero(Trainable):
         config["gradient_accumulation_steps"] = recipe.micro_batches
         config["train_batch_size"] = recipe.micro_batch * recipe.micro_batches * self._ranks
         config["gradient_clipping"] = recipe.max_norm
+        buckets = min(BUCKET, sum(parameter.numel() for parameter in model.parameters()))
+        for key in ("reduce_bucket_size", "allgather_bucket_size"):
+            config["zero_optimization"].setdefault(key, buckets)
         accelerator.gradient_accumulation_steps = recipe.micro_batches
         self._engine: Any
         self._engine, _ = accelerator.prepare(model, optimizer)

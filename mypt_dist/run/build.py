@@ -29,7 +29,7 @@ from mypt_dist.run.main_rank import on_main
 from mypt_dist.run.observer import RunObserver
 from mypt_dist.run.provenance import code_version
 from mypt_dist.run.record import RunRecord
-from mypt_dist.run.resume import changed_settings, check_changes
+from mypt_dist.run.resume import changed_settings, check_changes, completed
 from mypt_dist.training.evaluate import evaluate
 from mypt_dist.training.loop import Trainer
 from mypt_dist.training.signals import StopRequest
@@ -145,7 +145,7 @@ def _build(config: RunConfig, data: RunData, engine: Engine, shape: BatchShape) 
     model = config.model.build()
     flops, parameters = model.flops_per_token(shape.context), sum(p.numel() for p in model.parameters())
     if config.train.compile:
-        _compile_blocks(model)
+        compile_blocks(model)
     optimizer = config.optimizer.build(model)
     for group in optimizer.param_groups:
         group["initial_lr"] = group["lr"]
@@ -163,7 +163,7 @@ def _build(config: RunConfig, data: RunData, engine: Engine, shape: BatchShape) 
     return Parts(trainable, order, loader, windows, flops, parameters)
 
 
-def _compile_blocks(model: CausalLM) -> None:
+def compile_blocks(model: CausalLM) -> None:
     """Block by block: the blocks are alike, so the compiler works once, not once a layer."""
     blocks = model._no_split_modules
     for module in model.modules():
@@ -178,7 +178,7 @@ def _agree_on_changes(
     if found is None:
         return {}
     manifest = found.manifest
-    changes = changed_settings(manifest.run, config.model_dump(mode="json"))
+    changes = changed_settings(completed(manifest.run), config.model_dump(mode="json"))
     if manifest.data["fingerprint"] != data.fingerprint:
         changes["data"] = (manifest.data["fingerprint"], data.fingerprint)
     check_changes(changes, allowed)

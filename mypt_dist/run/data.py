@@ -1,7 +1,7 @@
 """The datasets of a run, opened and checked against each other and the model."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from mypt_dist.data.config import DataConfig, SourceConfig
@@ -56,12 +56,16 @@ class RunData:
 
     def gather(self, vocab_size: int) -> TokenGather:
         """Batches of the training split."""
-        return TokenGather(self.train, self.tokenizer.byte_lengths(), vocab_size)
+        return self._gather(self.train, vocab_size)
 
     def evaluation(self, shape: BatchShape, vocab_size: int, windows: int) -> EvalWindows:
         """Fixed windows of all validation splits; none if there is no text for one."""
-        gather = TokenGather(self.validation, self.tokenizer.byte_lengths(), vocab_size)
+        gather = self._gather(self.validation, vocab_size)
         return EvalWindows(gather, shape, [len(stream) for stream in self.validation], windows)
+
+    def _gather(self, streams: Sequence[TokenStream], vocab_size: int) -> TokenGather:
+        document_end = self.tokenizer.eot_id if self.config.document_mask else None
+        return TokenGather(streams, self.tokenizer.byte_lengths(), vocab_size, document_end=document_end)
 
 
 def open_data(config: DataConfig, model: ModelConfig) -> RunData:

@@ -3,7 +3,10 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from pydantic import ValidationError
+
 from mypt_dist.errors import ConfigError
+from mypt_dist.run.config import RunConfig
 
 FIXED = ("model", "data", "optimizer.type", "train.seed", "train.batch_size")
 """A change of these makes another run: it needs --allow-change, and is recorded in the next manifests."""
@@ -30,6 +33,14 @@ def flatten(mapping: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         else:
             flat[f"{prefix}{key}"] = value
     return flat
+
+
+def completed(saved: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A saved run with the defaults of settings that did not exist when it was saved: they are what it ran with."""
+    try:
+        return RunConfig.model_validate(saved).model_dump(mode="json")
+    except ValidationError:
+        return saved
 
 
 def changed_settings(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:

@@ -8,7 +8,6 @@ from torch import nn
 
 from mypt_dist.data.loader import EvalWindows
 from mypt_dist.engine import Engine
-from mypt_dist.training.loss import loss_sum
 
 
 def evaluate(engine: Engine, model: nn.Module, windows: EvalWindows) -> dict[str, float]:
@@ -18,7 +17,8 @@ def evaluate(engine: Engine, model: nn.Module, windows: EvalWindows) -> dict[str
     batches = windows.batches()
     with torch.no_grad():
         for batch in (batch.to(engine.device) for batch in batches):
-            total += loss_sum(model(batch.input_ids), batch.labels).double().cpu()
+            loss = model(batch.input_ids, labels=batch.labels, segment_ids=batch.segment_ids)
+            total += loss.double().cpu()
     model.train()
     loss, targets, num_bytes = engine.sum(
         float(total), sum(batch.num_targets for batch in batches), windows.num_bytes(batches)

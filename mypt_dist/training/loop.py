@@ -12,7 +12,6 @@ from mypt_dist.engine import Engine, Trainable
 from mypt_dist.errors import LostPeerError, MyptError, NumericError
 from mypt_dist.training.config import TrainConfig
 from mypt_dist.training.evaluate import Evaluate, language_metrics
-from mypt_dist.training.loss import loss_sum
 from mypt_dist.training.schedule import factor
 from mypt_dist.training.signals import StopRequest, decided
 from mypt_dist.training.state import TrainState
@@ -107,7 +106,8 @@ class Trainer:
             for number, batch in enumerate(batches, start=1):
                 with self.trainable.micro_batch(last=number == len(batches)):
                     # Divided by the targets of the whole step: the micro-batches' and ranks' shares add up to its mean.
-                    loss = loss_sum(self.trainable.model(batch.input_ids), batch.labels) / targets
+                    nats = self.trainable.model(batch.input_ids, labels=batch.labels, segment_ids=batch.segment_ids)
+                    loss = nats / targets
                     self.trainable.backward(loss)
                 total += loss.detach()
         with self.phases.phase("optimizer"):

@@ -9,8 +9,10 @@ from torch import Tensor, nn
 from mypt_dist.models.gpt import GPTConfig
 from mypt_dist.models.layers.attention import AttentionShape, SelfAttention
 from mypt_dist.models.layers.decoder import Decoder
+from mypt_dist.models.layers.head import Head
 from mypt_dist.models.layers.kv_cache import Attend, CacheShape
 from mypt_dist.models.layers.rotary import Rotation
+from mypt_dist.models.layers.segments import Mask
 from mypt_dist.models.layers.weights import Embedding, Linear, residual_std
 
 NORM_EPS = 1e-5
@@ -22,7 +24,7 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 
 
 class GPT(Decoder):
-    """Token ids (B, T) to logits (B, T, V)."""
+    """Token ids (B, T) to logits (B, T, V), or with labels to their loss."""
 
     _no_split_modules = ["GPTBlock"]
 
@@ -34,7 +36,7 @@ class GPT(Decoder):
         self.positions = Embedding(config.context, config.n_embd)
         self.blocks = nn.ModuleList(GPTBlock(config) for _ in range(config.n_layer))
         self.norm = nn.LayerNorm(config.n_embd, NORM_EPS, bias=config.bias_norm)
-        self.head = Linear(config.n_embd, self.vocab_size, bias=config.bias_head)
+        self.head = Head(config.n_embd, self.vocab_size, bias=config.bias_head)
         self.tie_weights()
 
     def embedded(self, input_ids: Tensor, positions: Tensor) -> tuple[Tensor, Rotation | None]:
@@ -62,9 +64,11 @@ class GPTBlock(nn.Module):
         self.norm_mlp = nn.LayerNorm(config.n_embd, NORM_EPS, bias=config.bias_norm)
         self.mlp = MLP(config)
 
-    def forward(self, x: Tensor, rotation: Rotation | None = None, attend: Attend | None = None) -> Tensor:
+    def forward(
+        self, x: Tensor, rotation: Rotation | None = None, attend: Attend | None = None, mask: Mask | None = None
+    ) -> Tensor:
         """(B, T, E) to (B, T, E)."""
-        x = x + self.attention(self.norm_attention(x), rotation, attend)
+        x = x + self.attention(self.norm_attention(x), rotation, attend, mask)
         result: Tensor = x + self.mlp(self.norm_mlp(x))
         return result
 

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from mypt_dist.models.layers.kv_cache import Attend
 from mypt_dist.models.layers.rotary import Rotation, rotate
+from mypt_dist.models.layers.segments import Mask, masked_attention
 from mypt_dist.models.layers.weights import Linear
 
 
@@ -44,8 +45,13 @@ class SelfAttention(nn.Module):
         self.q_norm = None if eps is None else nn.RMSNorm(shape.head_dim, eps=eps)
         self.k_norm = None if eps is None else nn.RMSNorm(shape.head_dim, eps=eps)
 
-    def forward(self, x: Tensor, rotation: Rotation | None = None, attend: Attend | None = None) -> Tensor:
-        """(B, T, E) to (B, T, E). ``attend`` replaces attention among these tokens alone, see `KVCache`."""
+    def forward(
+        self, x: Tensor, rotation: Rotation | None = None, attend: Attend | None = None, mask: Mask | None = None
+    ) -> Tensor:
+        """(B, T, E) to (B, T, E).
+
+        ``attend`` replaces attention among these tokens alone, see `KVCache`; ``mask`` restricts it.
+        """
         shape, (batch, length, _) = self.shape, x.shape
         heads = self.qkv(x).view(batch, length, -1, shape.head_dim)
         q, k, v = heads.split((shape.n_head, shape.n_kv_head, shape.n_kv_head), dim=2)
@@ -54,13 +60,16 @@ class SelfAttention(nn.Module):
         if rotation is not None:
             # Values are copied, because a view of them would keep all of the projection for the backward pass.
             q, k, v = rotate(q, rotation), rotate(k, rotation), v.contiguous()
-        mixed = (attend or self._among_themselves)(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2))
+        q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
+        mixed = attend(q, k, v) if attend is not None else self._among_themselves(q, k, v, mask)
         merged = mixed.transpose(1, 2).reshape(batch, length, -1)
         return F.dropout(self.out(merged), shape.dropout, self.training)
 
-    def _among_themselves(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    def _among_themselves(self, q: Tensor, k: Tensor, v: Tensor, mask: Mask | None) -> Tensor:
         shape = self.shape
         dropout = shape.dropout if self.training else 0.0
+        if mask is not None:
+            return masked_attention(q, k, v, mask, dropout)
         grouped = shape.n_kv_head != shape.n_head
         return F.scaled_dot_product_attention(q, k, v, dropout_p=dropout, is_causal=True, enable_gqa=grouped)
 

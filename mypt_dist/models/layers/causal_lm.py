@@ -8,7 +8,7 @@ from mypt_dist.models.layers.kv_cache import KVCache
 
 
 class CausalLM(nn.Module):
-    """Token ids in, next-token logits out. No loss, no optimizer, no device: those belong to training."""
+    """Token ids in, next-token logits out, or with labels their loss. No optimizer, no device: those are training's."""
 
     _no_split_modules: list[str]
     """Block classes that FSDP wraps whole. The name is the one Accelerate looks for."""
@@ -20,15 +20,26 @@ class CausalLM(nn.Module):
     """Positions the model can attend to, in tokens."""
 
     @abstractmethod
-    def forward(self, input_ids: Tensor, cache: KVCache | None = None) -> Tensor:
-        """(B, T) int64 ids to (B, T, V) logits.
+    def forward(
+        self,
+        input_ids: Tensor,
+        cache: KVCache | None = None,
+        *,
+        labels: Tensor | None = None,
+        segment_ids: Tensor | None = None,
+    ) -> Tensor:
+        """(B, T) int64 ids to (B, T, V) logits, or to the loss of ``labels``.
 
-        With a cache, the ids continue what it holds: they attend to it and are added to it. Raises `ValueError` if
-        they reach beyond the context or the cache.
+        With ``labels``, (B, T) int64 that are already shifted, -100 where there is nothing to learn: the sum of the
+        cross-entropy over learned labels, in nats, a scalar in fp32. The logits of the whole batch are never made.
+
+        With ``segment_ids``, (B, T) int64 that grow along a row: tokens see those of their own segment only, and
+        positions start again with each. With a cache, the ids continue what it holds: they attend to it and are added
+        to it. Raises `ValueError` for both at once, and if the ids reach beyond the context or the cache.
         """
 
     @abstractmethod
-    def hidden(self, input_ids: Tensor, cache: KVCache | None = None) -> Tensor:
+    def hidden(self, input_ids: Tensor, cache: KVCache | None = None, segment_ids: Tensor | None = None) -> Tensor:
         """As `forward`, up to the head: (B, T, E). Saves the logits of a prompt that nobody reads."""
 
     @abstractmethod
@@ -57,4 +68,4 @@ class CausalLM(nn.Module):
 
     @abstractmethod
     def get_output_embeddings(self) -> nn.Module:
-        """The head: (..., E) to (..., V). Accelerate looks for it by name."""
+        """The head: (..., E) to (..., V), or with labels (...) to their loss. Accelerate looks for it by name."""

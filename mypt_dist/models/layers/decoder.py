@@ -10,8 +10,10 @@ from torch.utils.checkpoint import checkpoint
 
 from mypt_dist.models import ModelConfig
 from mypt_dist.models.layers.causal_lm import CausalLM
-from mypt_dist.models.layers.kv_cache import Attend, CacheShape, KVCache
+from mypt_dist.models.layers.head import Head
+from mypt_dist.models.layers.kv_cache import Attend, CacheShape, Extension, KVCache
 from mypt_dist.models.layers.rotary import Rotation
+from mypt_dist.models.layers.segments import Mask, backend_for, segment_mask, segment_positions
 from mypt_dist.models.layers.weights import count_matrix_weights
 
 
@@ -20,9 +22,9 @@ class Decoder(CausalLM):
 
     embed: nn.Embedding
     blocks: nn.ModuleList
-    """Each maps (B, T, E), a rotation or none, and an `Attend` or none to (B, T, E)."""
+    """Each maps (B, T, E), a rotation or none, an `Attend` or none, and a `Mask` or none to (B, T, E)."""
     norm: nn.Module
-    head: nn.Linear
+    head: Head
 
     def __init__(self, config: ModelConfig, cache_shape: CacheShape, *, tie_embeddings: bool) -> None:
         """``cache_shape``: that of a cache as long as the context."""
@@ -32,27 +34,37 @@ class Decoder(CausalLM):
         self.activation_checkpointing = config.activation_checkpointing
         self.tie_embeddings = tie_embeddings
         self.cache_shape = cache_shape
+        self._dropout = config.dropout
         self._query_width = config.n_head * cache_shape.head_dim
 
     @abstractmethod
     def embedded(self, input_ids: Tensor, positions: Tensor) -> tuple[Tensor, Rotation | None]:
         """The residual stream's start, (B, T, E), and the turns of queries and keys, if positions are told that way."""
 
-    def forward(self, input_ids: Tensor, cache: KVCache | None = None) -> Tensor:
+    def forward(
+        self,
+        input_ids: Tensor,
+        cache: KVCache | None = None,
+        *,
+        labels: Tensor | None = None,
+        segment_ids: Tensor | None = None,
+    ) -> Tensor:
         """See `CausalLM.forward`."""
-        logits: Tensor = self.head(self.hidden(input_ids, cache))
-        return logits
+        hidden = self.hidden(input_ids, cache, segment_ids)
+        result: Tensor = self.head(hidden) if labels is None else self.head(hidden, labels)
+        return result
 
-    def hidden(self, input_ids: Tensor, cache: KVCache | None = None) -> Tensor:
+    def hidden(self, input_ids: Tensor, cache: KVCache | None = None, segment_ids: Tensor | None = None) -> Tensor:
         """See `CausalLM.hidden`."""
         length = input_ids.size(1)
         if length > self.context:
             raise ValueError(f"{length} tokens are longer than the model's context of {self.context}")
         extension = None if cache is None else cache.extension(length)
-        positions = torch.arange(length, device=input_ids.device) if extension is None else extension.positions
+        positions, mask = self._places(input_ids, extension, segment_ids)
         x, rotation = self.embedded(input_ids, positions)
         for number, block in enumerate(self.blocks):
-            x = self._through(block, x, rotation, None if extension is None else partial(extension.attend, number))
+            attend = None if extension is None else partial(extension.attend, number)
+            x = self._through(block, x, rotation, attend, mask)
         if cache is not None:
             cache.advance(length)
         last: Tensor = self.norm(x)
@@ -83,9 +95,26 @@ class Decoder(CausalLM):
         """See `CausalLM.get_output_embeddings`."""
         return self.head
 
-    def _through(self, block: nn.Module, x: Tensor, rotation: Rotation | None, attend: Attend | None) -> Tensor:
+    def _places(
+        self, input_ids: Tensor, extension: Extension | None, segment_ids: Tensor | None
+    ) -> tuple[Tensor, Mask | None]:
+        """Where the tokens stand, and what they see if that is not simply everything before them."""
+        if extension is not None:
+            if segment_ids is not None:
+                raise ValueError("segment_ids and a cache exclude each other: a cache holds one document a row")
+            return extension.positions, None
+        if segment_ids is None:
+            return torch.arange(input_ids.size(1), device=input_ids.device), None
+        if segment_ids.shape != input_ids.shape:
+            raise ValueError(f"segment_ids of shape {tuple(segment_ids.shape)} do not fit ids {tuple(input_ids.shape)}")
+        backend = backend_for(input_ids.device, self.cache_shape.head_dim, self._dropout if self.training else 0.0)
+        return segment_positions(segment_ids), segment_mask(segment_ids, backend)
+
+    def _through(
+        self, block: nn.Module, x: Tensor, rotation: Rotation | None, attend: Attend | None, mask: Mask | None
+    ) -> Tensor:
         if self.activation_checkpointing and self.training and torch.is_grad_enabled() and attend is None:
-            recomputed: Tensor = checkpoint(block, x, rotation, use_reentrant=False)
+            recomputed: Tensor = checkpoint(block, x, rotation, None, mask, use_reentrant=False)
             return recomputed
-        result: Tensor = block(x, rotation, attend)
+        result: Tensor = block(x, rotation, attend, mask)
         return result

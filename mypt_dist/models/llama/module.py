@@ -5,14 +5,16 @@ from torch import Tensor, nn
 
 from mypt_dist.models.layers.attention import AttentionShape, SelfAttention
 from mypt_dist.models.layers.decoder import Decoder
+from mypt_dist.models.layers.head import Head
 from mypt_dist.models.layers.kv_cache import Attend, CacheShape
 from mypt_dist.models.layers.rotary import Rotation, rotation
+from mypt_dist.models.layers.segments import Mask
 from mypt_dist.models.layers.weights import Embedding, Linear, residual_std
 from mypt_dist.models.llama import LlamaConfig
 
 
 class Llama(Decoder):
-    """Token ids (B, T) to logits (B, T, V)."""
+    """Token ids (B, T) to logits (B, T, V), or with labels to their loss."""
 
     _no_split_modules = ["LlamaBlock"]
 
@@ -23,7 +25,7 @@ class Llama(Decoder):
         self.embed = Embedding(self.vocab_size, config.n_embd)
         self.blocks = nn.ModuleList(LlamaBlock(config) for _ in range(config.n_layer))
         self.norm = nn.RMSNorm(config.n_embd, config.norm_eps)
-        self.head = Linear(config.n_embd, self.vocab_size, bias=config.bias_head)
+        self.head = Head(config.n_embd, self.vocab_size, bias=config.bias_head)
         self.tie_weights()
 
     def embedded(self, input_ids: Tensor, positions: Tensor) -> tuple[Tensor, Rotation | None]:
@@ -53,9 +55,11 @@ class LlamaBlock(nn.Module):
         self.norm_mlp = nn.RMSNorm(config.n_embd, config.norm_eps)
         self.mlp = SwiGLU(config)
 
-    def forward(self, x: Tensor, rotation: Rotation | None = None, attend: Attend | None = None) -> Tensor:
+    def forward(
+        self, x: Tensor, rotation: Rotation | None = None, attend: Attend | None = None, mask: Mask | None = None
+    ) -> Tensor:
         """(B, T, E) to (B, T, E)."""
-        x = x + self.attention(self.norm_attention(x), rotation, attend)
+        x = x + self.attention(self.norm_attention(x), rotation, attend, mask)
         result: Tensor = x + self.mlp(self.norm_mlp(x))
         return result
 

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mypt_dist.data.batch import IGNORE, Batch
-from mypt_dist.data.loader import BatchShape, EvalWindows, Loader, TokenGather
+from mypt_dist.data.loader import BatchShape, EvalWindows, Loader, TokenGather, segments_of
 from mypt_dist.data.order import GENESIS, Order, SourceShape
 from mypt_dist.data.stream import TokenStream, require_window
 from mypt_dist.errors import ConfigError, DataError
@@ -140,3 +140,59 @@ def test_evaluation_windows_are_spread_over_the_whole_split() -> None:
     gather = TokenGather([stream(8000)], LENGTHS, VOCAB)
     batches = EvalWindows(gather, BatchShape(4, 4, CONTEXT), [8000], 4).batches()
     assert [row[0] for row in ids(batches)] == [0, 2000, 4000, 6000]
+
+
+def test_the_end_of_a_document_belongs_to_it() -> None:
+    tokens = torch.tensor([[5, 6, 9, 7, 9, 9, 4], [9, 1, 2, 3, 4, 5, 9]])
+    assert segments_of(tokens, 9).tolist() == [[0, 0, 0, 1, 1, 2, 3], [0, 1, 1, 1, 1, 1, 1]]
+
+
+@given(st.lists(st.lists(st.integers(0, 3), min_size=12, max_size=12), min_size=1, max_size=4))
+def test_segments_count_the_ends_before_a_token(rows: list[list[int]]) -> None:
+    found = segments_of(torch.tensor(rows), 0)
+    assert found.dtype == torch.int64
+    assert found.tolist() == [[row[:place].count(0) for place in range(12)] for row in rows]
+
+
+def documents(document_end: int | None) -> TokenGather:
+    return TokenGather(
+        [TokenStream("text", [np.arange(500, dtype=np.uint16) % 11])], LENGTHS, VOCAB, document_end=document_end
+    )
+
+
+@pytest.mark.parametrize("prefetch", [0, 2])
+def test_a_step_tells_documents_apart_if_asked_and_learns_the_same_targets(prefetch: int) -> None:
+    order, shape = Order([SourceShape("text", 500)], context=CONTEXT, seed=3), BatchShape(8, 4, CONTEXT)
+    plain, masked = (Loader(order, documents(end), shape, device=CPU, prefetch=prefetch).step(8) for end in (None, 10))
+    for without, batch in zip(plain.micro_batches, masked.micro_batches, strict=True):
+        assert without.segment_ids is None
+        assert batch.segment_ids is not None
+        assert torch.equal(batch.segment_ids, segments_of(batch.input_ids, 10))
+        assert torch.equal(batch.labels, without.labels), "what follows an end is learned too"
+        assert batch.num_targets == without.num_targets
+    assert masked.num_bytes() == plain.num_bytes()
+    assert any(batch.segment_ids.any() for batch in masked.micro_batches if batch.segment_ids is not None)
+
+
+def test_evaluation_windows_tell_documents_apart_also_where_there_is_nothing_to_learn() -> None:
+    windows = EvalWindows(documents(10), BatchShape(4, 2, CONTEXT, rank=1, ranks=2), [500], 3)
+    real, filler = (
+        windows.batches()[0],
+        EvalWindows(documents(10), BatchShape(4, 1, CONTEXT, 1, 2), [500], 1).batches()[0],
+    )
+    assert real.num_targets == CONTEXT
+    assert filler.num_targets == 0
+    assert (filler.labels == IGNORE).all()
+    for batch in (real, filler):
+        assert batch.segment_ids is not None
+        assert torch.equal(batch.segment_ids, segments_of(batch.input_ids, 10))
+
+
+def test_a_batch_moves_as_a_whole() -> None:
+    batch = documents(10).batch(Order([SourceShape("text", 500)], context=CONTEXT, seed=3).samples(0, 2), CONTEXT)
+    moved = batch.to(torch.device("meta"))
+    assert moved.segment_ids is not None
+    assert {moved.input_ids.device.type, moved.labels.device.type, moved.segment_ids.device.type} == {"meta"}
+    assert moved.num_targets == batch.num_targets
+    plain = documents(None).batch(Order([SourceShape("text", 500)], context=CONTEXT, seed=3).samples(0, 2), CONTEXT)
+    assert plain.to(torch.device("meta")).segment_ids is None

@@ -6,8 +6,9 @@ import pytest
 
 from mypt_dist.errors import ConfigError, LockError
 from mypt_dist.run.batching import batch_shape
+from mypt_dist.run.config import RunConfig
 from mypt_dist.run.main_rank import on_main
-from mypt_dist.run.resume import changed_settings, check_changes, flatten, is_fixed
+from mypt_dist.run.resume import changed_settings, check_changes, completed, flatten, is_fixed
 from mypt_dist.training.config import TrainConfig, divisors
 from mypt_dist.world import JSON, Solo
 
@@ -119,3 +120,17 @@ def test_what_rank_0_finds_is_known_everywhere() -> None:
     leader = Leader()
     assert on_main(leader, lambda: 7) == 7
     assert on_main(Follower(leader.sent[0]), lambda: 8) == 7
+
+
+def test_a_setting_that_did_not_exist_yet_counts_as_its_default() -> None:
+    now = RunConfig.model_validate(
+        {
+            "model": {"type": "gpt", "context": 8, "n_layer": 1, "n_head": 1, "n_embd": 8},
+            "data": {"path": "x"},
+            "train": {"steps": 1, "batch_size": 1},
+        }
+    ).model_dump(mode="json")
+    saved = {**now, "data": {key: value for key, value in now["data"].items() if key != "document_mask"}}
+    assert "data.document_mask" in changed_settings(saved, now)
+    assert changed_settings(completed(saved), now) == {}
+    assert completed({"model": "of another time"}) == {"model": "of another time"}

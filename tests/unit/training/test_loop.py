@@ -5,12 +5,13 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mypt_dist.data.batch import Batch
 from mypt_dist.data.loader import Step
 from mypt_dist.data.order import Order, SourceShape
-from mypt_dist.engine import Engine, StepRecipe
+from mypt_dist.engine import Engine, StepRecipe, Update
 from mypt_dist.errors import DataError, LostPeerError, NumericError
 from mypt_dist.training.config import TrainConfig
 from mypt_dist.training.loop import Metrics, Trainer
@@ -26,8 +27,8 @@ class Tiny(nn.Module):
         super().__init__()
         self.table = nn.Embedding(VOCAB, VOCAB)
 
-    def forward(self, ids: Tensor) -> Tensor:
-        return self.table(ids)
+    def forward(self, ids: Tensor, *, labels: Tensor, segment_ids: None) -> Tensor:
+        return F.cross_entropy(self.table(ids).flatten(0, 1), labels.flatten(), reduction="sum")
 
 
 class FakeLoader:
@@ -189,3 +190,15 @@ def test_the_peak_is_never_below_what_is_reached(engine: Engine) -> None:
     used = [metrics["throughput/mfu"] for metrics in diary.metrics if "throughput/mfu" in metrics]
     assert max(used) == 1.0
     assert used[0] == 1.0
+
+
+def test_a_loss_scale_below_its_floor_ends_the_run_and_one_above_it_is_told(engine: Engine) -> None:
+    diary = Diary()
+    overflowing = trainer(engine, diary, log_every=1)
+    update, scales = overflowing.trainable.update, iter([4.0, 2.0, 1.0, 0.5])
+    overflowing.trainable.update = lambda: Update(update().norm * torch.inf, skipped=True)  # type: ignore[method-assign]
+    overflowing.trainable.scaler_state = lambda: {"scale": next(scales)}  # type: ignore[method-assign]
+    with pytest.raises(NumericError, match=r"step 4: the gradient overflows fp16 even at a loss scale of 0.5.*bf16"):
+        overflowing.fit(TrainState())
+    assert [metrics["train/loss_scale"] for metrics in diary.metrics if "train/loss" in metrics] == [4.0, 2.0, 1.0]
+    assert not any("train/grad_norm" in metrics for metrics in diary.metrics), "infinite, and of no step"

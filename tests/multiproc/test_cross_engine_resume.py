@@ -1,0 +1,88 @@
+"""Any engine and world size resumes any other's checkpoint, bit by bit, and the run goes on as it would have."""
+
+import hashlib
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from engines import ENGINES
+
+from mypt_dist.checkpoint import open_checkpoint
+from mypt_dist.tracking.journal import read_metrics
+
+pytestmark = [pytest.mark.multiproc, pytest.mark.xdist_group("ranks")]
+
+HERE = Path(__file__).parent
+RESUMED = ["1", "DDP x2", "FSDP2 x2", "FSDP2 x4", "ZeRO-1 x2", "ZeRO-2 x2", "ZeRO-3 x2"]
+HALF, WHOLE = 5, 10
+
+# 33 rows of positions over 2 and 4 ranks: shards of unequal length, and partitions that end in padding.
+MODEL = {"type": "gpt", "context": 33, "n_layer": 2, "n_head": 3, "n_embd": 39, "dropout": 0.0}
+TOLERANCE = 1e-6
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(launch: Any, dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """The folder of a run of ten steps by engine, with checkpoints at 5 and 10."""
+    folder = tmp_path_factory.mktemp("uninterrupted")
+    done = {}
+    for engine in RESUMED:
+        ranks, environment = ENGINES[engine]
+        out = folder / engine
+        run_file = write_run(dataset, out, folder / f"{engine}.json")
+        launch(ranks, "-m", "mypt_dist", "train", str(run_file), **environment)
+        done[engine] = out
+    return done
+
+
+def write_run(dataset: Path, out: Path, path: Path) -> Path:
+    train = {"steps": WHOLE, "batch_size": 8, "micro_batch": 1, "log_every": 1, "eval_every": HALF, "save_every": HALF}
+    mapping = {
+        "out": str(out),
+        "model": MODEL,
+        "data": {"path": str(dataset)},
+        "optimizer": {"type": "adamw", "lr": 1e-3},
+        "train": train,
+        "trackers": [],
+    }
+    path.write_text(json.dumps(mapping))
+    return path
+
+
+@pytest.mark.parametrize("engine", RESUMED)
+def test_every_checkpoint_is_resumed(
+    engine: str, uninterrupted: dict[str, Path], dataset: Path, launch: Any, tmp_path: Path
+) -> None:
+    run_files = []
+    for source, whole in uninterrupted.items():
+        out = tmp_path / source
+        shutil.copytree(whole / f"checkpoints/step-{HALF:08}", out / f"checkpoints/step-{HALF:08}")
+        run_files.append(write_run(dataset, out, tmp_path / f"{source}.json"))
+    ranks, environment = ENGINES[engine]
+    launch(ranks, str(HERE / "resume_others.py"), str(WHOLE), *map(str, run_files), **environment)
+    for source, whole in uninterrupted.items():
+        assert_loaded_bit_by_bit(tmp_path / source, ranks)
+        expected, found = losses(whole)[HALF:], losses(tmp_path / source)
+        assert found == pytest.approx(expected, rel=TOLERANCE), f"{source} -> {engine}"
+        ends = [open_checkpoint(run / f"checkpoints/step-{WHOLE:08}").manifest for run in (whole, tmp_path / source)]
+        assert ends[0].order_hash == ends[1].order_hash
+        assert ends[1].world_size == ranks
+
+
+def assert_loaded_bit_by_bit(run: Path, ranks: int) -> None:
+    """What the ranks held after loading is what the checkpoint holds: every tensor whole, no byte changed."""
+    covered: dict[str, int] = {}
+    with open_checkpoint(run / f"checkpoints/step-{HALF:08}") as checkpoint:
+        for rank in range(ranks):
+            for name, start, length, sha256 in json.loads((run / f"loaded-{rank}.json").read_text()):
+                saved = bytearray(4 * length)
+                checkpoint.read_into(name, start, length, saved)
+                assert hashlib.sha256(saved).hexdigest() == sha256, f"{name}[{start}:{start + length}]"
+                covered[name] = covered.get(name, 0) + length
+        assert covered == {name: tensor.elements for name, tensor in checkpoint.manifest.tensors.items()}
+
+
+def losses(run: Path) -> list[float]:
+    return [row["train/loss"] for row in read_metrics(run) if "train/loss" in row]

@@ -1,0 +1,43 @@
+"""What a rank holds falls with the number of ranks, measured; saving and loading take no more than its own share."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from engines import FSDP2, zero
+
+pytestmark = [pytest.mark.multiproc, pytest.mark.xdist_group("ranks")]
+
+SCRIPT = Path(__file__).parent / "weigh.py"
+# 14 M parameters, 170 MB with both moments: enough to stand out from what else a process allocates.
+MODEL = {"type": "gpt", "context": 16, "n_layer": 4, "n_head": 8, "n_embd": 512, "dropout": 0.0}
+
+
+def weigh(
+    launch: Any, mapping: dict[str, Any], folder: Path, ranks: int, environment: dict[str, str]
+) -> dict[str, int]:
+    """The most of any rank, by what."""
+    folder.mkdir()
+    path = folder / "run.json"
+    train = {**mapping["train"], "batch_size": 4, "eval_every": 6}
+    path.write_text(json.dumps({**mapping, "out": str(folder / "run"), "model": MODEL, "train": train}))
+    for stop in ("1", "2"):
+        # A process of its own each, because memory that training has freed would serve loading unseen.
+        launch(ranks, str(SCRIPT), str(folder), str(path), stop, **environment)
+    told = [json.loads((folder / f"2-{rank}.json").read_text()) for rank in range(ranks)]
+    return {what: max(one[what] for one in told) for what in told[0]}
+
+
+@pytest.mark.parametrize("engine", ["FSDP2", "ZeRO-3"])
+def test_state_falls_with_the_ranks_and_checkpoints_never_gather_it(
+    engine: str, run_mapping: dict[str, Any], launch: Any, tmp_path: Path
+) -> None:
+    environment = FSDP2 if engine == "FSDP2" else zero(3)
+    two, four = (weigh(launch, run_mapping, tmp_path / str(ranks), ranks, environment) for ranks in (2, 4))
+    assert four["state"] == pytest.approx(two["state"] / 2, rel=0.03)
+    for weighed in (two, four):
+        # Some pieces of 1 MiB on their way to disk.
+        assert weighed["saving"] < weighed["state"] / 5
+        # The moments, which are not there before, and for a moment gradients: the rank's share, not all ranks'.
+        assert weighed["loading"] < weighed["state"] * 1.2
