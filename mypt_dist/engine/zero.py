@@ -68,9 +68,10 @@ class Zero(Trainable):
         config["gradient_accumulation_steps"] = recipe.micro_batches
         config["train_batch_size"] = recipe.micro_batch * recipe.micro_batches * self._ranks
         config["gradient_clipping"] = recipe.max_norm
-        buckets = min(BUCKET, sum(parameter.numel() for parameter in model.parameters()))
+        # Even, because DeepSpeed aligns parts of a buffer to four bytes of 16-bit numbers.
+        bucket = min(BUCKET, 2 * -(-sum(parameter.numel() for parameter in model.parameters()) // 2))
         for key in ("reduce_bucket_size", "allgather_bucket_size"):
-            config["zero_optimization"].setdefault(key, buckets)
+            config["zero_optimization"].setdefault(key, bucket)
         accelerator.gradient_accumulation_steps = recipe.micro_batches
         self._engine: Any
         self._engine, _ = accelerator.prepare(model, optimizer)
