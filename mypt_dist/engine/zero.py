@@ -22,7 +22,7 @@ PERSISTENT_PARAMETERS = 100_000
 
 
 BUCKET = 50_000_000
-"""Elements of a communication buffer. DeepSpeed's own default is ten times that: 2 GB of fp32 for the smallest model."""
+"""Elements of a communication buffer. DeepSpeed's own default is ten times that, 2 GB of fp32 for any model."""
 
 
 class Plugin(DeepSpeedPlugin):  # type: ignore[misc]  # accelerate has no types

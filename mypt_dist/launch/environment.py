@@ -61,6 +61,9 @@ def _unsupported(environ: Mapping[str, str]) -> Iterator[str]:
             yield f"  {name} ({variable}={environ[variable]}): shard over more ranks with FSDP2 or ZeRO-3 instead"
     if _is_on(environ, "ACCELERATE_USE_FSDP") and environ.get("FSDP_VERSION", "1") != "2":
         yield "  FSDP version 1: set fsdp_version: 2, as in launch/accelerate/fsdp2.yaml"
+    sharded = _is_on(environ, "ACCELERATE_USE_FSDP") or _is_on(environ, "ACCELERATE_USE_DEEPSPEED")
+    if sharded and "WORLD_SIZE" not in environ:
+        yield "  sharding without a launcher: start with mypt launch, accelerate launch or torchrun"
     if _is_on(environ, "ACCELERATE_USE_DEEPSPEED"):
         stage, *devices = _deepspeed_settings(environ)
         if stage not in (1, 2, 3):

@@ -8,6 +8,7 @@ from torch import nn
 
 from mypt_dist.data.loader import EvalWindows
 from mypt_dist.engine import Engine
+from mypt_dist.engine.host import peers_may_be_lost
 
 
 def evaluate(engine: Engine, model: nn.Module, windows: EvalWindows) -> dict[str, float]:
@@ -15,7 +16,8 @@ def evaluate(engine: Engine, model: nn.Module, windows: EvalWindows) -> dict[str
     model.eval()
     total = torch.zeros((), dtype=torch.float64)
     batches = windows.batches()
-    with torch.no_grad():
+    # Where weights are sharded, forward passes are collectives.
+    with torch.no_grad(), peers_may_be_lost():
         for batch in (batch.to(engine.device) for batch in batches):
             loss = model(batch.input_ids, labels=batch.labels, segment_ids=batch.segment_ids)
             total += loss.double().cpu()

@@ -56,6 +56,8 @@ def test_deepspeeds_own_file_is_read(tmp_path: Path) -> None:
         ({"PARALLELISM_CONFIG_TP_SIZE": "2"}, "tensor parallelism .*: shard over more ranks"),
         ({"PARALLELISM_CONFIG_CP_SIZE": "2"}, "context parallelism"),
         ({"ACCELERATE_USE_FSDP": "true"}, "set fsdp_version: 2"),
+        (FSDP2, "sharding without a launcher: start with mypt launch"),
+        (ZERO, "sharding without a launcher"),
         ({**ZERO, "ACCELERATE_DEEPSPEED_ZERO_STAGE": "0"}, "ZeRO stage 0: use 1, 2 or 3"),
         ({**ZERO, "ACCELERATE_DEEPSPEED_OFFLOAD_OPTIMIZER_DEVICE": "nvme"}, "offloading to nvme: use cpu or none"),
         (
