@@ -71,7 +71,7 @@ def start_ranks(
         capture_output=True,
         text=True,
         check=False,
-        timeout=240,
+        timeout=600,
         env={**os.environ, **environment},
     )
     assert not check or done.returncode == 0, done.stdout + done.stderr

@@ -14,8 +14,8 @@ def keep_freed_memory() -> None:
 
     By default every tensor above some megabytes is mapped anew and unmapped when freed. A training step frees and
     allocates the same sizes over and over, and each time the kernel must zero their pages: tens of thousands of page
-    faults a step, a sixth of the time of a small bf16 model. The peak stays what it is, as the step's own peak is
-    what is kept.
+    faults a step, a sixth of the time of a small bf16 model. The peak stays near the step's own, as that is
+    what is kept; it rises where sizes of hundreds of MB differ from pass to pass and pieces do not fit each other.
     """
     if sys.platform != "linux":
         return

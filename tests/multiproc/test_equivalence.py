@@ -11,7 +11,8 @@ import pytest
 from engines import ENGINES
 from numpy.typing import NDArray
 
-pytestmark = [pytest.mark.multiproc, pytest.mark.xdist_group("ranks")]
+# Many starts of ranks in one test or fixture: on a busy machine they take longer than a test may otherwise.
+pytestmark = [pytest.mark.multiproc, pytest.mark.xdist_group("ranks"), pytest.mark.timeout(1200)]
 
 SCRIPT = Path(__file__).parent / "five_steps.py"
 

@@ -86,18 +86,14 @@ class ChunkedCrossEntropy(torch.autograd.Function):
             for chunk in _chunks(hidden, labels, len(weight), dtype):
                 loss += _loss_of(chunk, *head, gradients)
         ctx.save_for_backward(gradients.hidden, gradients.weight, gradients.bias)
-        ctx.dtypes = [None if tensor is None else tensor.dtype for tensor in (hidden, weight, bias)]
         return loss
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, scale: Tensor) -> tuple[Tensor | None, ...]:
-        # Not in place, which would save the memory of one weight: a graph may be walked twice.
-        scaled = [
-            None if gradient is None else (gradient * scale).to(dtype)
-            for gradient, dtype in zip(ctx.saved_tensors, ctx.dtypes, strict=True)
-        ]
-        return (*scaled, None)
+        # Not in place, which would save the memory of one weight: a graph may be walked twice. Autograd casts what is
+        # returned to the dtype of what it is a gradient of.
+        return (*(None if gradient is None else gradient * scale for gradient in ctx.saved_tensors), None)
 
 
 @dataclass(frozen=True, slots=True)
