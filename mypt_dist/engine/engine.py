@@ -18,7 +18,7 @@ from torch.optim import Optimizer
 from mypt_dist.engine import fully_sharded
 from mypt_dist.engine.host import HostGroup
 from mypt_dist.engine.host_memory import keep_freed_memory
-from mypt_dist.engine.precision import require_precision
+from mypt_dist.engine.precision import fp8_recipe, require_precision
 from mypt_dist.engine.replicated import Replicated
 from mypt_dist.engine.trainable import StepRecipe, Trainable
 from mypt_dist.errors import ConfigError
@@ -41,7 +41,7 @@ class Engine:
         refuse_contradictions(precision, os.environ)
         self.topology = topology_from_environ(os.environ)
         cpu = not torch.cuda.is_available() or os.environ.get("ACCELERATE_USE_CPU", "").lower() in ("1", "true")
-        require_precision(precision, cpu=cpu)
+        require_precision(precision, cpu=cpu, zero_stage=self.topology.zero_stage)
         if deterministic:
             os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
             torch.use_deterministic_algorithms(True)
@@ -112,12 +112,13 @@ class Engine:
 
     def _connect(self, precision: Precision, cpu: bool) -> Accelerator:
         mixed = {"fp32": "no"}.get(precision, precision)
-        group = InitProcessGroupKwargs(timeout=COLLECTIVE_TIMEOUT)
         if self.topology.zero_stage:
             return self._connect_zero(precision, mixed, cpu)
+        group = InitProcessGroupKwargs(timeout=COLLECTIVE_TIMEOUT)
+        handlers = [group, fp8_recipe()] if precision == "fp8" else [group]
         if not self.topology.is_fsdp:
-            buckets = DistributedDataParallelKwargs(gradient_as_bucket_view=True)
-            return Accelerator(cpu=cpu, mixed_precision=mixed, kwargs_handlers=[group, buckets])
+            handlers.append(DistributedDataParallelKwargs(gradient_as_bucket_view=True))
+            return Accelerator(cpu=cpu, mixed_precision=mixed, kwargs_handlers=handlers)
         if cpu:
             PartialState(cpu=True, **group.to_kwargs())
             fully_sharded.let_cpu_ranks_shard()
@@ -127,7 +128,7 @@ class Engine:
             mixed_precision=mixed,
             fsdp_plugin=fully_sharded.plugin(self.topology, precision),
             parallelism_config=fully_sharded.mesh_sizes(self.topology),
-            kwargs_handlers=[group],
+            kwargs_handlers=handlers,
         )
 
     def _connect_zero(self, precision: Precision, mixed: str, cpu: bool) -> Accelerator:

@@ -14,7 +14,9 @@ from torch import nn
 from mypt_dist.engine import Engine, StepRecipe, rng_state, set_rng_state
 from mypt_dist.engine.host import HostGroup, peers_may_be_lost
 from mypt_dist.engine.placement import deal
+from mypt_dist.engine.precision import is_fp8_layer, require_precision
 from mypt_dist.errors import ConfigError, LostPeerError
+from mypt_dist.models.gpt import GPTConfig
 
 
 def test_a_world_that_is_not_the_promised_one_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -115,6 +117,30 @@ def test_two_engines_of_different_precision_can_follow_each_other() -> None:
         is_bf16 = torch.equal(rounded, model(torch.full((1, 8), 1 / 3)).float())
         assert is_bf16 == (precision == "bf16")
         engine.close()
+
+
+@pytest.mark.parametrize(
+    ("capability", "zero_stage", "message"),
+    [
+        ((8, 0), 0, "fp8 needs an Ada or Hopper GPU, this is a Fake: use bf16"),
+        ((9, 0), 3, "fp8 does not go with ZeRO-3: use bf16, or FSDP2 or DDP"),
+        ((9, 0), 0, "fp8 needs torchao: pip install torchao"),
+    ],
+)
+def test_fp8_says_what_is_missing(
+    capability: tuple[int, int], zero_stage: int, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: capability)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "Fake")
+    with pytest.raises(ConfigError, match=message):
+        require_precision("fp8", cpu=False, zero_stage=zero_stage)
+
+
+def test_fp8_is_for_the_matrices_of_the_blocks() -> None:
+    model = GPTConfig(vocab_size=64, context=8, n_layer=1, n_head=1, n_embd=16).build()
+    chosen = [name for name, module in model.named_modules() if is_fp8_layer(module, name)]
+    assert chosen == [f"blocks.0.{part}" for part in ("attention.qkv", "attention.out", "mlp.up", "mlp.down")]
+    assert not is_fp8_layer(nn.Linear(24, 16), "blocks.0.odd")
 
 
 def test_deterministic_mode_is_asked_of_torch() -> None:
