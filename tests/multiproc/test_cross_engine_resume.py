@@ -13,7 +13,7 @@ from mypt_dist.checkpoint import open_checkpoint
 from mypt_dist.tracking.journal import read_metrics
 
 # Many starts of ranks in one test or fixture: on a busy machine they take longer than a test may otherwise.
-pytestmark = [pytest.mark.multiproc, pytest.mark.xdist_group("ranks"), pytest.mark.timeout(1200)]
+pytestmark = [pytest.mark.multiproc, pytest.mark.timeout(1200)]
 
 HERE = Path(__file__).parent
 RESUMED = ["1", "DDP x2", "FSDP2 x2", "FSDP2 x4", "ZeRO-1 x2", "ZeRO-2 x2", "ZeRO-3 x2"]

@@ -12,7 +12,7 @@ from engines import ENGINES
 from numpy.typing import NDArray
 
 # Many starts of ranks in one test or fixture: on a busy machine they take longer than a test may otherwise.
-pytestmark = [pytest.mark.multiproc, pytest.mark.xdist_group("ranks"), pytest.mark.timeout(1200)]
+pytestmark = [pytest.mark.multiproc, pytest.mark.timeout(1200)]
 
 SCRIPT = Path(__file__).parent / "five_steps.py"
 

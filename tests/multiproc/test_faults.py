@@ -15,7 +15,7 @@ from conftest import launch_command
 
 from mypt_dist.checkpoint import open_checkpoint, verify_checkpoint
 
-pytestmark = [pytest.mark.multiproc, pytest.mark.xdist_group("ranks")]
+pytestmark = pytest.mark.multiproc
 
 ROOT = Path(__file__).parents[2]
 

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from engines import FSDP2
 
-pytestmark = [pytest.mark.multiproc, pytest.mark.xdist_group("ranks")]
+pytestmark = pytest.mark.multiproc
 
 
 SCRIPT = str(Path(__file__).parent / "fsdp_on_cpus.py")

@@ -13,7 +13,7 @@ import pytest
 from mypt_dist.checkpoint import open_checkpoint
 from mypt_dist.tracking.journal import read_metrics
 
-pytestmark = [pytest.mark.multiproc, pytest.mark.xdist_group("ranks")]
+pytestmark = pytest.mark.multiproc
 
 Start = Callable[..., "subprocess.Popen[str]"]
 

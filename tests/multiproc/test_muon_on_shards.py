@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-pytestmark = [pytest.mark.multiproc, pytest.mark.xdist_group("ranks")]
+pytestmark = pytest.mark.multiproc
 
 
 def test_muon_on_shards_is_muon_on_whole_matrices_bit_by_bit(launch: Any) -> None:

@@ -11,7 +11,7 @@ from engines import ENGINES
 from mypt_dist.checkpoint import Manifest, open_checkpoint
 from mypt_dist.tracking.journal import read_metrics
 
-pytestmark = [pytest.mark.multiproc, pytest.mark.xdist_group("ranks")]
+pytestmark = pytest.mark.multiproc
 
 SCRIPT = Path(__file__).parent / "train_in_parts.py"
 

@@ -8,7 +8,7 @@ import pytest
 from engines import FSDP2, zero
 
 # Many starts of ranks in one test or fixture: on a busy machine they take longer than a test may otherwise.
-pytestmark = [pytest.mark.multiproc, pytest.mark.xdist_group("ranks"), pytest.mark.timeout(1200)]
+pytestmark = [pytest.mark.multiproc, pytest.mark.timeout(1200)]
 
 SCRIPT = Path(__file__).parent / "weigh.py"
 # 14 M parameters, 170 MB with both moments: enough to stand out from what else a process allocates.
