@@ -24,8 +24,10 @@ told: dict[str, int] = {}
 
 def state_bytes(trainable: Trainable) -> int:
     """Of weights, master weights and the optimizer's state, every storage once, with whatever padding it has."""
-    weights = [getattr(p, "ds_tensor", p).detach() for p in trainable.module.parameters()]
-    local = [w.to_local() if isinstance(w, DTensor) else w for w in weights]
+    parameters = list(trainable.module.parameters())
+    # ZeRO-3 keeps a part of every weight, and small weights whole besides.
+    weights = [*parameters, *(p.ds_tensor for p in parameters if hasattr(p, "ds_tensor"))]
+    local = [w.to_local() if isinstance(w, DTensor) else w.detach() for w in weights]
     state = [tensor.flat for tensor in trainable._held(moments=True)]
     storages = {tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes() for tensor in [*local, *state]}
     return sum(storages.values())
