@@ -81,6 +81,8 @@ def survey(model: "ModelConfig", optimizer: "OptimizerConfig") -> tuple[tuple[Pa
             parameter.grad = torch.zeros_like(parameter)
         stepper.step()
         state = {id(p): list(values.values()) for p, values in stepper.state.items()}
+        products = (part for part in module.modules() if isinstance(part, nn.Linear))
+        multiplied = {id(p) for part in products for p in part.parameters(recurse=False)}
         parameters = tuple(
             Parameter(
                 name=name,
@@ -90,6 +92,7 @@ def survey(model: "ModelConfig", optimizer: "OptimizerConfig") -> tuple[tuple[Pa
                 moments=sum(t.element_size() for t in state[id(p)] if t.ndim),
                 counters=sum(t.nbytes for t in state[id(p)] if not t.ndim),
                 optimizer_group=groups[id(p)],
+                multiplied=id(p) in multiplied,
             )
             for name, p, place, unit in _placed(module)
         )
@@ -100,10 +103,11 @@ def survey(model: "ModelConfig", optimizer: "OptimizerConfig") -> tuple[tuple[Pa
     return parameters, peak.bytes
 
 
-def trace(model: "ModelConfig", windows: int, numerics: Numerics, *, gpu: bool) -> Pass:
+def trace(model: "ModelConfig", windows: int, numerics: Numerics, *, gpu: bool, documents: bool = False) -> Pass:
     """The pass over a micro-batch of ``windows``, each as long as the model's context.
 
-    ``gpu``: with the kernels of a GPU instead of those of a CPU.
+    ``gpu``: with the kernels of a GPU instead of those of a CPU. ``documents``: attention stays within documents; on
+    a GPU that makes no difference, as its kernel has no mask in memory.
     """
     # On a CPU the loss looks at its labels, so there they are real: to it, all are learned.
     labels = torch.zeros((windows, model.context), dtype=torch.int64)
@@ -111,11 +115,12 @@ def trace(model: "ModelConfig", windows: int, numerics: Numerics, *, gpu: bool) 
         with _default_dtype(torch.bfloat16 if numerics.weights == "16-bit" else torch.float32):
             module = model.build()
         ids = torch.zeros_like(labels)
+        segments = torch.zeros_like(labels) if documents and not gpu else None
         watch = _Watch()
         watch.follow(module)
         with Allocations([*module.parameters(), *module.buffers(), ids], watch.observe) as allocations:
             with torch.autocast("cpu", torch.bfloat16, enabled=numerics.autocast):
-                loss = module(ids, labels=ids if gpu else labels)
+                loss = module(ids, labels=ids if gpu else labels, segment_ids=segments)
             kept = allocations.live
             watch.turn()
             _backward(loss)

@@ -7,10 +7,13 @@ and is compared in tests with the live tensors of real ranks.
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from mypt_dist.launch import Topology
+
+if TYPE_CHECKING:
+    from mypt_dist.launch.deepspeed_file import ZeroSection
 
 FP32 = 4
 """Bytes of an element."""
@@ -34,6 +37,8 @@ class Parameter:
     counters: int
     """Bytes of optimizer state for the whole parameter, wherever its elements are."""
     optimizer_group: int
+    multiplied: bool = True
+    """Whether it belongs to a matrix product."""
 
     @property
     def elements(self) -> int:
@@ -62,6 +67,22 @@ class ZeroSettings:
     """``stage3_param_persistence_threshold``: smaller parameters are always whole."""
     sub_group: int = 1_000_000_000
     """``sub_group_size``: of a partition that is updated at once."""
+
+    @classmethod
+    def of(cls, section: "ZeroSection | None") -> "ZeroSettings":
+        """What DeepSpeed's own file says, where it says something."""
+        if section is None:
+            return cls()
+        said: dict[str, Any] = {
+            "bucket": section.reduce_bucket_size,
+            "overlap": section.overlap_comm,
+            "prefetch": section.stage3_prefetch_bucket_size,
+            "reuse": section.stage3_max_reuse_distance,
+            "live": section.stage3_max_live_parameters,
+            "persistent": section.stage3_param_persistence_threshold,
+            "sub_group": section.sub_group_size,
+        }
+        return replace(cls(), **{name: value for name, value in said.items() if value is not None})
 
     def bucket_for(self, elements: int) -> int:
         """Elements of the bucket of a model of so many."""

@@ -1,0 +1,79 @@
+"""A run that knows what it should need, and says after some steps how far that was off."""
+
+import logging
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from mypt_dist.launch import Topology
+from mypt_dist.run.plan.process import most_resident, resident
+
+if TYPE_CHECKING:
+    from mypt_dist.run.config import RunConfig
+
+log = logging.getLogger(__name__)
+
+MEASURED_AFTER = 5
+"""Steps. By then the optimizer's state is there, and every kernel has been called."""
+
+
+class MemoryWatch:
+    """Forecast once, compared once. On the main rank only; nothing that goes wrong here reaches the run."""
+
+    def __init__(self, predicted: int | None, measure: Callable[[], int]) -> None:
+        """``predicted``: bytes, null if there is no forecast. ``measure``: the most bytes so far."""
+        self._predicted, self._measure = predicted, measure
+        self._steps = 0
+        self._record: dict[str, int | float] | None = None
+
+    def stepped(self) -> None:
+        """One more update. After some of them one line is logged."""
+        self._steps += 1
+        if self._steps != MEASURED_AFTER or not self._predicted:
+            return
+        measured = self._measure()
+        error = self._predicted / max(measured, 1) - 1
+        self._record = {"predicted_bytes": self._predicted, "measured_bytes": measured, "error": round(error, 4)}
+        log.info(
+            "memory: predicted %.2f GiB, measured %.2f GiB (error %+.1f %%)",
+            self._predicted / 2**30,
+            measured / 2**30,
+            100 * error,
+        )
+
+    def record(self) -> dict[str, int | float] | None:
+        """For the manifest: ``predicted_bytes``, ``measured_bytes``, and ``error`` as a fraction. Null: not yet."""
+        return self._record
+
+
+def memory_watch(config: "RunConfig", topology: Topology, device: str, base: int) -> MemoryWatch:
+    """Forecast a run that is about to start. Draws from no random generator, allocates next to nothing, takes a second.
+
+    ``config`` has its vocabulary settled; ``device`` is a torch device type; ``base`` is what `resident` said before
+    the model was built. On a GPU the tensors are forecast, which is what torch counts; on a CPU the whole process.
+    """
+    if device == "cuda":
+        return MemoryWatch(_predicted(config, topology, "gpu", 0), _most_allocated)
+    return MemoryWatch(_predicted(config, topology, "cpu", base), most_resident)
+
+
+def _predicted(config: "RunConfig", topology: Topology, device: str, base: int) -> int | None:
+    try:
+        from mypt_dist.run.batching import batch_shape  # noqa: PLC0415 - whatever fails here must be caught here
+        from mypt_dist.run.plan.forecast import Forecaster, Way  # noqa: PLC0415
+
+        shape = batch_shape(config.train, config.model.context, 0, topology.ranks)
+        way = Way(topology, shape.micro_batch, shape.micro_batches, config.model.activation_checkpointing)
+        forecast = Forecaster(config, "gpu" if device == "gpu" else "cpu", base=base)(way)
+    except Exception as error:  # noqa: BLE001 - a forecast must never end a run
+        log.warning("memory: no forecast (%s: %s)", type(error).__name__, error)
+        return None
+    return forecast.tensors if device == "gpu" else forecast.total
+
+
+def _most_allocated() -> int:
+    import torch  # noqa: PLC0415 - only GPUs count for themselves
+
+    return int(torch.cuda.max_memory_allocated())
+
+
+__all__ = ["MEASURED_AFTER", "MemoryWatch", "memory_watch", "resident"]
