@@ -98,6 +98,8 @@ class Manifest(Config):
     """The checkpoint that the weights were started from."""
     code: dict[str, JsonValue]
     """Version and commit of this program, versions of torch and its like."""
+    memory: dict[str, int | float] | None = None
+    """Bytes that rank 0 was predicted to need and those measured after some steps, and the error as a fraction."""
     metrics: dict[str, float] = {}
     """Training and evaluation metrics at this step."""
     changes: tuple[dict[str, JsonValue], ...] = ()

@@ -12,6 +12,7 @@ import torch
 import torch.distributed as dist
 from accelerate import Accelerator, DistributedDataParallelKwargs, InitProcessGroupKwargs
 from accelerate.state import AcceleratorState, GradientState, PartialState
+from accelerate.utils import DistributedType
 from torch import nn
 from torch.optim import Optimizer
 
@@ -118,7 +119,11 @@ class Engine:
         handlers = [group, fp8_recipe()] if precision == "fp8" else [group]
         if not self.topology.is_fsdp:
             handlers.append(DistributedDataParallelKwargs(gradient_as_bucket_view=True))
-            return Accelerator(cpu=cpu, mixed_precision=mixed, kwargs_handlers=handlers)
+            accelerator = Accelerator(cpu=cpu, mixed_precision=mixed, kwargs_handlers=handlers)
+            if self.topology.engine == "single":
+                # Under a launcher it would wrap even a lone rank in DDP, whose buckets cost a second gradient.
+                AcceleratorState._shared_state["distributed_type"] = DistributedType.NO
+            return accelerator
         if cpu:
             PartialState(cpu=True, **group.to_kwargs())
             fully_sharded.let_cpu_ranks_shard()

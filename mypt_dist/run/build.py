@@ -27,6 +27,7 @@ from mypt_dist.run.console import RunView
 from mypt_dist.run.data import RunData, open_data
 from mypt_dist.run.main_rank import on_main
 from mypt_dist.run.observer import RunObserver
+from mypt_dist.run.plan.watch import memory_watch
 from mypt_dist.run.provenance import code_version
 from mypt_dist.run.record import RunRecord
 from mypt_dist.run.resume import changed_settings, check_changes, completed
@@ -96,6 +97,7 @@ def train(config: RunConfig, *, allow_changes: Sequence[str] = ()) -> Outcome:
         found = store.latest()
         changes = _agree_on_changes(config, data, found, allow_changes)
         shape = batch_shape(config.train, config.model.context, engine.rank, engine.size)
+        memory = memory_watch(config, engine.topology, engine.device.type) if engine.is_main else None
         parts = _build(config, data, engine, shape)
         stack.callback(parts.loader.close)
 
@@ -108,6 +110,7 @@ def train(config: RunConfig, *, allow_changes: Sequence[str] = ()) -> Outcome:
             tokenizer=data.tokenizer.state(),
             positions=lambda samples: _positions(parts.order, samples),
             tracker_ids=record.tracker_ids,
+            memory=memory.record if memory else lambda: None,
         )
         # Laid out before the state is loaded: throw-away passes must find throw-away moments.
         parts.trainable.settle(torch.zeros((shape.micro_batch, shape.context), dtype=torch.int64, device=engine.device))
@@ -122,7 +125,7 @@ def train(config: RunConfig, *, allow_changes: Sequence[str] = ()) -> Outcome:
 
         stack.enter_context(record.kept(found, flops_per_token=parts.flops_per_token))
         view = stack.enter_context(RunView(engine.rank, state.step, config.train.steps))
-        observer = RunObserver(view, record.journal, record.system)
+        observer = RunObserver(view, record, memory)
         trainer = Trainer(
             config=config.train,
             engine=engine,

@@ -32,6 +32,8 @@ class Checkpointing:
     positions: Callable[[int], dict[str, Any]]
     """Where a run of so many samples stands in every source."""
     tracker_ids: Callable[[], dict[str, str]]
+    memory: Callable[[], dict[str, int | float] | None] = lambda: None
+    """What was predicted and measured of it, once it was."""
     changes: list[dict[str, JSON]] = field(default_factory=list)
 
     def save(self, state: TrainState, metrics: Mapping[str, float]) -> Path:
@@ -49,6 +51,7 @@ class Checkpointing:
                 engine={"name": engine.name, "device": engine.device.type},
                 tracker=self.tracker_ids(),
                 metrics={name: value for name, value in metrics.items() if not name.startswith("system/")},
+                memory=self.memory(),
                 changes=tuple(self.changes),
                 files=dict(files),
                 tensors=dict(tensors),

@@ -3,20 +3,23 @@
 from collections.abc import Mapping
 
 from mypt_dist.run.console import RunView
-from mypt_dist.tracking.journal import Journal
-from mypt_dist.tracking.system import SystemSampler
+from mypt_dist.run.plan.watch import MemoryWatch
+from mypt_dist.run.record import RunRecord
 from mypt_dist.training.state import TrainState
 
 
 class RunObserver:
-    """Passes what happens on. The journal exists on the main rank alone."""
+    """Passes what happens on. Journal and memory watch exist on the main rank alone."""
 
-    def __init__(self, view: RunView, journal: Journal | None, system: SystemSampler | None) -> None:
-        self._view, self._journal, self._system = view, journal, system
+    def __init__(self, view: RunView, record: RunRecord, memory: MemoryWatch | None) -> None:
+        self._view, self._memory = view, memory
+        self._journal, self._system = record.journal, record.system
 
     def stepped(self, state: TrainState) -> None:
         """One more update."""
         self._view.stepped(state)
+        if self._memory is not None:
+            self._memory.stepped()
 
     def measured(self, state: TrainState, metrics: Mapping[str, float]) -> None:
         """Numbers of this step. Non-finite ones are recorded too: they say why a run ended."""

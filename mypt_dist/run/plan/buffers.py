@@ -29,9 +29,7 @@ def buffers(parameters: Sequence[Parameter], layout: Layout) -> dict[str, int]:
         sizes = ddp_buckets(parameters)
         return {"gradient buckets": sum(sizes), "largest gradient bucket": max(sizes)}
     if topology.is_fsdp:
-        units: defaultdict[tuple[str, int], int] = defaultdict(int)
-        for p in parameters:
-            units[p.unit, p.place] += padded_elements(p, topology.shards) * topology.shards
+        units = _units(parameters, layout)
         largest, block = max(units.values()), max(size for (kind, _), size in units.items() if kind == "block")
         return {
             "all-gather of a block": block * layout.compute,
@@ -43,6 +41,28 @@ def buffers(parameters: Sequence[Parameter], layout: Layout) -> dict[str, int]:
         kept = FP32 if topology.zero_stage == 3 else layout.compute * (2 if layout.zero.overlap else 1)
         return {"reduce bucket": layout.zero.bucket_for(elements) * kept}
     return {}
+
+
+def largest_message(parameters: Sequence[Parameter], layout: Layout) -> int:
+    """Bytes of gradients, in fp32, that ranks sum at once; 0 for one process."""
+    topology = layout.topology
+    if topology.ranks == 1:
+        return 0
+    if topology.engine == "ddp":
+        return max(ddp_buckets(parameters))
+    if topology.is_fsdp:
+        return max(_units(parameters, layout).values()) * FP32
+    elements = sum(p.elements for p in parameters)
+    return min(elements, layout.zero.bucket_for(elements)) * FP32
+
+
+def _units(parameters: Sequence[Parameter], layout: Layout) -> dict[tuple[str, int], int]:
+    """Elements of FSDP2's units, padding included."""
+    shards = layout.topology.shards
+    units: defaultdict[tuple[str, int], int] = defaultdict(int)
+    for p in parameters:
+        units[p.unit, p.place] += padded_elements(p, shards) * shards
+    return units
 
 
 def logits_chunk(tokens: int, vocabulary: int, chunk_elements: int) -> tuple[int, int]:

@@ -84,7 +84,7 @@ class Forecaster:
         process = (
             gpu_process(way.topology, tensors)
             if self.device == "gpu"
-            else cpu_process(parameters, way.topology, tensors, self.base, half=half)
+            else cpu_process(parameters, layout, tensors, self.base, half=half)
         )
         return Forecast(way, self.device, states, need, host, process)
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import psutil
 
 from mypt_dist.launch import Topology
-from mypt_dist.run.plan.buffers import ddp_buckets
-from mypt_dist.run.plan.states import Parameter
+from mypt_dist.run.plan.buffers import largest_message
+from mypt_dist.run.plan.states import Layout, Parameter
 
 MB = 1_000_000
 GIB = 1 << 30
@@ -36,6 +36,10 @@ HEAP = 1.15
 in. Measured on six presets: 1.05 to 1.3, and up to 1.6 where the loss takes several chunks of 128 MiB; it differs from
 run to run."""
 
+GLOO = {"single": 0.0, "ddp": 0.5, "fsdp2": 3.0, "hsdp": 3.0, "zero1": 2.5, "zero2": 2.5, "zero3": 2.5}
+"""Resident memory that gloo takes for each byte of the largest message between ranks. Measured: 0 to 1 under DDP, which
+sends its buckets where they are, 2.3 to 3.7 elsewhere."""
+
 GPU_CONTEXT = 0.6 * GIB
 """CUDA's context and kernels on one GPU. Assumed, not measured here."""
 
@@ -46,12 +50,11 @@ GPU_CACHE = 1.05
 """What torch's allocator reserves for each byte that it hands out at the peak. Assumed, not measured here."""
 
 
-def cpu_process(parameters: Sequence[Parameter], topology: Topology, tensors: int, base: int, *, half: bool) -> int:
+def cpu_process(parameters: Sequence[Parameter], layout: Layout, tensors: int, base: int, *, half: bool) -> int:
     """Resident bytes besides ``tensors`` at their peak. ``base``: before the model was built; ``half``: 16-bit."""
-    first_use = FIRST_USE[topology.engine] + (FIRST_USE_16_BIT if half else 0)
-    # gloo sums a bucket through a buffer as large.
-    gloo = max(ddp_buckets(parameters)) if topology.engine == "ddp" else 0
-    return base + first_use + gloo + round(tensors * (HEAP - 1))
+    first_use = FIRST_USE[layout.topology.engine] + (FIRST_USE_16_BIT if half else 0)
+    gloo = GLOO[layout.topology.engine] * largest_message(parameters, layout)
+    return base + first_use + round(gloo + tensors * (HEAP - 1))
 
 
 def gpu_process(topology: Topology, tensors: int) -> int:

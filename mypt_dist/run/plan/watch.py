@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from mypt_dist.launch import Topology
 from mypt_dist.run.plan.process import most_resident, resident
@@ -12,12 +12,14 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+Device: TypeAlias = Literal["cpu", "gpu"]
+
 MEASURED_AFTER = 5
 """Steps. By then the optimizer's state is there, and every kernel has been called."""
 
 
 class MemoryWatch:
-    """Forecast once, compared once. On the main rank only; nothing that goes wrong here reaches the run."""
+    """Forecast once, compared once; nothing that goes wrong here reaches the run."""
 
     def __init__(self, predicted: int | None, measure: Callable[[], int]) -> None:
         """``predicted``: bytes, null if there is no forecast. ``measure``: the most bytes so far."""
@@ -45,35 +47,33 @@ class MemoryWatch:
         return self._record
 
 
-def memory_watch(config: "RunConfig", topology: Topology, device: str, base: int) -> MemoryWatch:
-    """Forecast a run that is about to start. Draws from no random generator, allocates next to nothing, takes a second.
+def memory_watch(config: "RunConfig", topology: Topology, device: str) -> MemoryWatch:
+    """Forecast a run whose model is about to be built. Draws from no random generator and takes about a second.
 
-    ``config`` has its vocabulary settled; ``device`` is a torch device type; ``base`` is what `resident` said before
-    the model was built. On a GPU the tensors are forecast, which is what torch counts; on a CPU the whole process.
+    ``config`` has its vocabulary settled; ``device`` is a torch device type. On a GPU the tensors are forecast, which
+    is what torch counts; on a CPU the whole process.
     """
     if device == "cuda":
-        return MemoryWatch(_predicted(config, topology, "gpu", 0), _most_allocated)
-    return MemoryWatch(_predicted(config, topology, "cpu", base), most_resident)
+        return MemoryWatch(_predicted(config, topology, "gpu"), _most_allocated)
+    return MemoryWatch(_predicted(config, topology, "cpu"), most_resident)
 
 
-def _predicted(config: "RunConfig", topology: Topology, device: str, base: int) -> int | None:
+def _predicted(config: "RunConfig", topology: Topology, device: Device) -> int | None:
     try:
         from mypt_dist.run.batching import batch_shape  # noqa: PLC0415 - whatever fails here must be caught here
         from mypt_dist.run.plan.forecast import Forecaster, Way  # noqa: PLC0415
 
         shape = batch_shape(config.train, config.model.context, 0, topology.ranks)
         way = Way(topology, shape.micro_batch, shape.micro_batches, config.model.activation_checkpointing)
-        forecast = Forecaster(config, "gpu" if device == "gpu" else "cpu", base=base)(way)
+        forecast = Forecaster(config, device)(way)
     except Exception as error:  # noqa: BLE001 - a forecast must never end a run
         log.warning("memory: no forecast (%s: %s)", type(error).__name__, error)
         return None
-    return forecast.tensors if device == "gpu" else forecast.total
+    # What forecasting itself has loaded is there to stay.
+    return forecast.tensors if device == "gpu" else forecast.total + resident()
 
 
 def _most_allocated() -> int:
     import torch  # noqa: PLC0415 - only GPUs count for themselves
 
     return int(torch.cuda.max_memory_allocated())
-
-
-__all__ = ["MEASURED_AFTER", "MemoryWatch", "memory_watch", "resident"]

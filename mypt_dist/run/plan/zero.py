@@ -49,7 +49,8 @@ def _reducing(parameters: Sequence[Parameter], layout: Layout, traced: Pass, ste
             yield replace(now, gradients=between, buffers=now.buffers + (bucket if several and whole else 0))
         else:
             beside = whole if whole and several else states.gradients if several else min(whole, done)
-            yield replace(now, gradients=beside, buffers=now.buffers + bucket)
+            there = done > 0 or (several and whole > 0)
+            yield replace(now, gradients=beside, buffers=now.buffers + (bucket if there else 0))
     # 16-bit gradients are joined, and turned into fp32 to be summed.
     summed = min(capacity, elements) * (compute + FP32) if compute != FP32 else 0
     earlier = states.gradients if several and not whole else 0
