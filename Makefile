@@ -1,5 +1,5 @@
 # `make quickstart` and `make test` are all a newcomer needs: both create .venv first.
-.PHONY: help install quickstart test check format golden matrices bench test-cluster wheel
+.PHONY: help install quickstart test check format golden matrices faults bench test-soak test-cluster wheel
 PYTHON ?= python3
 BIN := .venv/bin
 RUN := $(BIN)/python -m
@@ -36,9 +36,15 @@ golden: install  ## rewrite what the tests compare with: review the diff
 matrices: install  ## compare all engines with one process and write the table into the docs; some minutes
 	$(RUN) tests.multiproc.rewrite_tables
 
+faults: install  ## write the counts of the last fault tests into the docs
+	$(RUN) tests.faults.counted
+
 bench: install  ## measure against peers and limits; about half an hour
 	$(BIN)/pip install --quiet -c constraints.txt -e '.[bench]'
 	$(RUN) benchmarks
+
+test-soak: install  ## the fault tests with all their points; about an hour
+	MYPT_SOAK=1 $(RUN) pytest -n 2 --dist loadfile -s tests/faults
 
 test-cluster: install  ## what needs root: nothing yet
 

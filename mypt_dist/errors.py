@@ -8,10 +8,14 @@
   - CheckpointError      6  a checkpoint is corrupt, incomplete or of another format
   - LostPeerError        7  another rank died or stopped answering
   - LockError            8  another process trains in the same folder
+  (hang)                 9  no progress for too long: the watchdog ended the process
   - Interrupted    130/143  a signal arrived; the state was saved
 
 A broken invariant of ours is an ``assert`` or a plain Python error, keeps its traceback and exits with 1.
 """
+
+HUNG = 9
+"""Exit code of a process that its watchdog ended."""
 
 
 class MyptError(Exception):

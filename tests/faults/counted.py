@@ -1,0 +1,47 @@
+"""Counts of the fault matrix: printed by the test that made them, and kept for the table in the docs.
+
+``python -m tests.faults.counted`` writes the table of docs/reference/faults.md from what the last runs left.
+"""
+
+import json
+import os
+import re
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+PAGE = ROOT / "docs/reference/faults.md"
+KEPT = ROOT / "build/faults"
+"""Not under version control; the page is."""
+
+SOAK = os.environ.get("MYPT_SOAK") == "1"
+"""Whether this is `make test-soak`: as many points as were promised. `make test` takes a part of them where a part
+must do."""
+
+
+def count(fault: str, expected: str, **numbers: float) -> None:
+    """Note the outcome of a test. ``fault`` and ``expected`` are the first columns of its row in the table."""
+    told = ", ".join(f"{value:,g} {name.replace('_', ' ')}" for name, value in numbers.items())
+    print(f"\nfaults: {fault}: {told}")
+    KEPT.mkdir(parents=True, exist_ok=True)
+    name = re.sub(r"[^a-z0-9]+", "-", fault.lower()).strip("-")
+    row = {"fault": fault, "expected": expected, "counted": told, "soak": SOAK}
+    (KEPT / f"{name}.json").write_text(json.dumps(row, indent=1))
+
+
+def table() -> str:
+    """Markdown of all that was counted, in the order of the faults' names."""
+    rows = [json.loads(path.read_text()) for path in sorted(KEPT.glob("*.json"))]
+    lines = [f"| {row['fault']} | {row['expected']} | {row['counted']} |" for row in rows]
+    return "\n".join(["| fault | must end in | counted |", "|---|---|---|", *lines])
+
+
+def main() -> None:
+    """Write the table into the page, between its marks."""
+    begin, end = "<!-- begin: make faults -->", "<!-- end -->"
+    before, _, rest = PAGE.read_text().partition(begin)
+    _, _, after = rest.partition(end)
+    PAGE.write_text(f"{before}{begin}\n\n{table()}\n\n{end}{after}")
+
+
+if __name__ == "__main__":
+    main()
