@@ -104,6 +104,10 @@ class Manifest(Config):
     """Training and evaluation metrics at this step."""
     changes: tuple[dict[str, JsonValue], ...] = ()
     """Settings changed on a resume by explicit permission."""
+    healthy: bool = True
+    """Whether the last update before it was made: what a run goes back to when its numbers go astray."""
+    skipped: tuple[dict[str, JsonValue], ...] = ()
+    """Samples that taught the run nothing: steps whose update was not made, and where it went back."""
     lock_token: str | None = None
     """Token of the run lock under which it was written."""
     files: dict[str, FileEntry]

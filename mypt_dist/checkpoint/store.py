@@ -14,7 +14,7 @@ from mypt_dist.checkpoint.agreement import NotAgreedError, first, together
 from mypt_dist.checkpoint.attempt import Commit, Describe, Extras, Plan, open_attempt, plan_save, write_attempt
 from mypt_dist.checkpoint.catalog import corrupt_folders, step_folders
 from mypt_dist.checkpoint.files import Disk
-from mypt_dist.checkpoint.housekeeping import apply_retention, discard, tidy
+from mypt_dist.checkpoint.housekeeping import apply_retention, discard, retire, tidy
 from mypt_dist.checkpoint.layout import parse_step, step_name
 from mypt_dist.checkpoint.manifest import CorruptError, Manifest
 from mypt_dist.checkpoint.mapped import MappedFiles
@@ -101,6 +101,25 @@ class CheckpointStore:
         except NotAgreedError as error:
             raise error.as_error(CheckpointError, f"no checkpoint of {self.root} is used") from error
         return None
+
+    def set_back(self) -> Checkpoint | None:
+        """The newest valid checkpoint that is healthy, after newer ones were retired; None if there is none."""
+        names = cast("list[str]", first(self._world, self._candidates))
+        newer: list[str] = []
+        for name in names:
+            checkpoint = self._verified(self.root / name)
+            if checkpoint and checkpoint.manifest.healthy:
+                first(self._world, lambda: self._retire(newer))
+                return checkpoint
+            if checkpoint:
+                checkpoint.close()
+                newer.append(name)
+        return None
+
+    def _retire(self, names: list[str]) -> None:
+        self._check_lock()
+        for name in names:
+            retire(self._disk, self.root / name)
 
     def _begin(self, step: int, told: list[JSON]) -> str:
         plans = cast("list[tuple[int, int]]", told)

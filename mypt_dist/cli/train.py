@@ -22,7 +22,8 @@ def train(run_file: RunFile, overrides: Overrides = None, allow_change: AllowCha
     """Train what a run file describes; resume if its folder holds a checkpoint.
 
     Start several ranks with accelerate launch or torchrun and -m mypt_dist train.
-    A first SIGTERM or Ctrl-C saves a checkpoint and stops all ranks at the same step; a second one stops at once.
+    A first SIGTERM, SIGUSR1, SIGHUP or Ctrl-C saves a checkpoint and stops all ranks at the same step, a second one at
+    once. Files STOP and SAVE_NOW in the run's folder do the same without a signal.
     """
     from mypt_dist import log
     from mypt_dist.run.config import RunConfig

@@ -9,6 +9,7 @@ import torch
 from accelerate import Accelerator, FullyShardedDataParallelPlugin
 from accelerate.state import AcceleratorState, PartialState
 from accelerate.utils import DistributedType, ParallelismConfig
+from torch import Tensor
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy
 from torch.distributed.tensor import DTensor, Replicate, Shard
 
@@ -66,6 +67,20 @@ def require_sharding(accelerator: Accelerator) -> None:
 
 class FullySharded(Accelerated):
     """`fully_shard` (Zhao et al., 2023, arXiv:2304.11277), in replicas if the mesh has them."""
+
+    def replicas(self) -> list[Tensor]:
+        # Without replicas of the mesh every row is held once.
+        shards = [tensor for tensor in self._held(moments=False) if tensor.copies > 1]
+        return [tensor.flat for tensor in shards]
+
+    @property
+    def copy_group(self) -> int:
+        return int(self._accelerator.process_index) % self._shards
+
+    @property
+    def _shards(self) -> int:
+        mesh = next(p.device_mesh for p in self.module.parameters() if isinstance(p, DTensor))
+        return int(mesh.size(mesh.ndim - 1))
 
     def _share_gradients(self, last: bool) -> AbstractContextManager[None]:
         # Holding back saves communication and costs a whole gradient on every rank: what sharding was chosen to avoid.

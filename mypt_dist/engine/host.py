@@ -19,7 +19,8 @@ def peers_may_be_lost() -> Iterator[None]:
     except RuntimeError as error:
         text = str(error)
         if isinstance(error, dist.DistError) or any(sign in text for sign in _LOST):
-            raise LostPeerError(f"another rank died or stopped answering: {text.splitlines()[0]}") from error
+            reason = text.splitlines()[0].partition(". This is typically caused")[0]
+            raise LostPeerError(f"another rank died or stopped answering: {reason}") from error
         raise
 
 

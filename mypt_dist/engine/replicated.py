@@ -1,5 +1,6 @@
 """One process, or DDP: every rank holds everything."""
 
+import math
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
@@ -12,7 +13,7 @@ from torch.optim import Optimizer
 from mypt_dist.engine.host import peers_may_be_lost
 from mypt_dist.engine.placement import LocalTensor, allocate_state
 from mypt_dist.engine.rng import rng_state, set_rng_state
-from mypt_dist.engine.trainable import StepRecipe, Trainable, Update
+from mypt_dist.engine.trainable import Accept, StepRecipe, Trainable, Update
 from mypt_dist.world import JSON
 
 
@@ -59,11 +60,18 @@ class Accelerated(Trainable):
     def _after_loading(self) -> None:
         """Nothing: what is computed with is cast from what was loaded."""
 
-    def _update(self) -> Update:
-        norm = self._accelerator.clip_grad_norm_(self.model.parameters(), self._recipe.max_norm)
-        self._optimizer.step()
+    def _update(self, accept: Accept) -> Update:
+        clipped = self._accelerator.clip_grad_norm_(self.model.parameters(), self._recipe.max_norm)
+        norm = float(clipped.full_tensor() if hasattr(clipped, "full_tensor") else clipped)
+        scaler = self._accelerator.scaler
+        # An overflow is the scaler's business: it leaves out the step itself, and halves its scale.
+        accepted = accept(norm) or (scaler is not None and not math.isfinite(norm))
+        if accepted:
+            self._optimizer.step()
+        elif scaler is not None:
+            scaler.update()
         self._optimizer.zero_grad(set_to_none=True)
-        return Update(norm.full_tensor() if hasattr(norm, "full_tensor") else norm, self._optimizer.step_was_skipped)
+        return Update(norm, skipped=not accepted or self._optimizer.step_was_skipped)
 
     def _allocate_state(self) -> None:
         allocate_state(self._optimizer.optimizer)
@@ -96,6 +104,13 @@ class Replicated(Accelerated):
                 self.backward(self.model(ids, labels=ids) / ids.numel())
             self._optimizer.zero_grad(set_to_none=True)
         set_rng_state(before)
+
+    def replicas(self) -> list[Tensor]:
+        return [parameter.detach() for parameter in self.module.parameters()]
+
+    @property
+    def copy_group(self) -> int:
+        return 0
 
     def _share_gradients(self, last: bool) -> AbstractContextManager[None]:
         waiting: AbstractContextManager[None] = nullcontext() if last else self._accelerator.no_sync(self.model)

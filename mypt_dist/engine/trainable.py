@@ -1,10 +1,10 @@
 """A model and its optimizer in the hands of an engine: what the loop and the checkpoints ask of them."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -28,13 +28,18 @@ class StepRecipe:
     """FSDP2: keep whole gradients until the step's last micro-batch instead of sharing them out after each."""
 
 
+Accept: TypeAlias = Callable[[float], bool]
+"""Is told the norm of the global batch's gradient before clipping, and says, the same on every rank, whether the update
+is made. A collective."""
+
+
 class Update(NamedTuple):
     """What an optimizer update did."""
 
-    norm: Tensor
-    """Of the global batch's gradient before clipping: a scalar on the device, or the host."""
+    norm: float
+    """Of the global batch's gradient before clipping."""
     skipped: bool = False
-    """fp16: the gradient overflowed, nothing was changed, and the loss scale was halved."""
+    """Nothing was changed: it was not accepted, or in fp16 the gradient overflowed and the loss scale was halved."""
 
 
 class Trainable(ABC):
@@ -63,10 +68,19 @@ class Trainable(ABC):
     def backward(self, loss: Tensor) -> None:
         """``loss`` is this rank's share of the step's mean: the shares of all ranks add up to it."""
 
-    def update(self) -> Update:
-        """Clip, step and clear."""
+    def update(self, accept: Accept = lambda norm: True) -> Update:
+        """Clip and step, if ``accept`` agrees; clear. If not, weights and optimizer state stay bit for bit."""
         with peers_may_be_lost():
-            return self._update()
+            return self._update(accept)
+
+    @abstractmethod
+    def replicas(self) -> list[Tensor]:
+        """What this rank holds of the weights, if others must hold the very same: see `copy_group`."""
+
+    @property
+    @abstractmethod
+    def copy_group(self) -> int:
+        """Ranks with the same number here hold the same `replicas`."""
 
     @abstractmethod
     def settle(self, ids: Tensor) -> None:
@@ -98,7 +112,7 @@ class Trainable(ABC):
         """A context in which gradients are summed over ranks, if this is the time to."""
 
     @abstractmethod
-    def _update(self) -> Update: ...
+    def _update(self, accept: Accept) -> Update: ...
 
     @abstractmethod
     def _held(self, *, moments: bool) -> Iterable[LocalTensor]:

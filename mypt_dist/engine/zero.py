@@ -7,13 +7,13 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
-import torch
 from accelerate import Accelerator, DeepSpeedPlugin
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from mypt_dist.engine.placement import LocalTensor, allocate_state
-from mypt_dist.engine.trainable import StepRecipe, Trainable, Update
+from mypt_dist.engine.trainable import Accept, StepRecipe, Trainable, Update
+from mypt_dist.engine.zero_gate import gate_of
 from mypt_dist.errors import ConfigError
 from mypt_dist.world import JSON
 
@@ -78,6 +78,7 @@ class Zero(Trainable):
         self.model = self._engine
         self._zero: Any = self._engine.optimizer
         self._stage = int(self._engine.zero_optimization_stage())
+        self._gate = gate_of(self._zero, self._stage)
 
     @property
     def module(self) -> nn.Module:
@@ -118,10 +119,19 @@ class Zero(Trainable):
         self._engine.set_gradient_accumulation_boundary(last)
         return nullcontext()
 
-    def _update(self) -> Update:
+    def replicas(self) -> list[Tensor]:
+        # Stage 3 shares weights out; stages 1 and 2 keep all of them, in the type of computation, on every rank.
+        return [] if self._stage == 3 else [parameter.detach() for parameter in self.module.parameters()]
+
+    @property
+    def copy_group(self) -> int:
+        return 0
+
+    def _update(self, accept: Accept) -> Update:
+        # DeepSpeed clips and steps in one go: it asks on its way, where fp16 looks for overflows.
+        self._gate.accept = accept
         self._engine.step()
-        norm = self._engine.get_global_grad_norm()
-        return Update(torch.as_tensor(norm), skipped=not self._engine.was_step_applied())
+        return Update(self._gate.norm, skipped=not self._engine.was_step_applied())
 
     def _allocate_state(self) -> None:
         if self._stage < 3:

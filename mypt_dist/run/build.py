@@ -33,7 +33,7 @@ from mypt_dist.run.record import RunRecord
 from mypt_dist.run.resume import changed_settings, check_changes, completed
 from mypt_dist.training.evaluate import evaluate
 from mypt_dist.training.loop import Trainer
-from mypt_dist.training.signals import StopRequest
+from mypt_dist.training.signals import STOP, ControlFiles, StopRequest
 from mypt_dist.training.state import TrainState
 from mypt_dist.training.throughput import peak_flops
 
@@ -56,7 +56,8 @@ class Outcome:
         if self.signal_number:
             name = signal.Signals(self.signal_number).name
             raise Interrupted(
-                f"stopped by {name} at step {self.state.step} of {self.steps}, saved; the same command resumes",
+                f"stopped by {name} at step {self.state.step} of {self.steps}{', saved' if self.state.step else ''}; "
+                "the same command resumes",
                 self.signal_number,
             )
 
@@ -78,7 +79,7 @@ def train(config: RunConfig, *, allow_changes: Sequence[str] = ()) -> Outcome:
 
     Raises a `MyptError` for anything that is the user's, the data's or the disk's fault.
     """
-    stop = StopRequest()
+    stop = StopRequest(ControlFiles(config.folder) if int(os.environ.get("RANK", "0")) == 0 else None)
     with ExitStack() as stack:
         stack.enter_context(stop.listening())
         # What can be refused without a process group is refused before one: all ranks see the same files.
@@ -94,6 +95,9 @@ def train(config: RunConfig, *, allow_changes: Sequence[str] = ()) -> Outcome:
             stack.callback(lock.release)
         on_main(engine, lock.acquire)
         store = CheckpointStore(config.folder / "checkpoints", engine, config.checkpoints, may_commit=lock.still_mine)
+        if engine.is_main:
+            # A wish from before this start.
+            stop.obeyed(STOP)
         found = store.latest()
         changes = _agree_on_changes(config, data, found, allow_changes)
         shape = batch_shape(config.train, config.model.context, engine.rank, engine.size)
@@ -111,6 +115,7 @@ def train(config: RunConfig, *, allow_changes: Sequence[str] = ()) -> Outcome:
             positions=lambda samples: _positions(parts.order, samples),
             tracker_ids=record.tracker_ids,
             memory=memory.record if memory else lambda: None,
+            committed=record.saved,
         )
         # Laid out before the state is loaded: throw-away passes must find throw-away moments.
         parts.trainable.settle(torch.zeros((shape.micro_batch, shape.context), dtype=torch.int64, device=engine.device))
@@ -131,16 +136,18 @@ def train(config: RunConfig, *, allow_changes: Sequence[str] = ()) -> Outcome:
             engine=engine,
             trainable=parts.trainable,
             loader=parts.loader,
-            evaluate=lambda: evaluate(engine, parts.trainable.module, parts.windows) if len(parts.windows) else {},
-            save=lambda at, metrics: record.saved(at, checkpointing.save(at, metrics)),
+            evaluate=lambda: (
+                evaluate(engine, parts.trainable.module, parts.windows, stop.stopping) if len(parts.windows) else {}
+            ),
+            saving=checkpointing,
             observer=observer,
             stop=stop,
             flops_per_token=parts.flops_per_token,
             peak_flops=engine.sum(peak_flops(engine.device, config.train.precision))[0],
         )
-        state, signal_number = trainer.fit(state)
-        record.ended(state, signal_number)
-        return Outcome(state, config.train.steps, config.folder, signal_number)
+        state, wish = trainer.fit(state)
+        record.ended(state, wish)
+        return Outcome(state, config.train.steps, config.folder, wish.signal_number)
 
 
 def _build(config: RunConfig, data: RunData, engine: Engine, shape: BatchShape) -> Parts:

@@ -1,7 +1,7 @@
 """Between the live state of a run and its checkpoints: what is written, what is read back, under which names."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,8 @@ from torch import Tensor
 
 from mypt_dist.checkpoint import Checkpoint, CheckpointStore, Manifest, Segment
 from mypt_dist.engine import Engine, LocalTensor, StateReader, Trainable, rng_state, set_rng_state
-from mypt_dist.errors import CheckpointError
+from mypt_dist.errors import CheckpointError, NumericError
+from mypt_dist.training.guard import GuardState, ledger_json
 from mypt_dist.training.state import TrainState
 from mypt_dist.world import JSON
 
@@ -18,6 +19,7 @@ DTYPES = {"torch.float32": "F32", "torch.float64": "F64", "torch.bfloat16": "BF1
 
 ENGINE_FILE = "engine.json"
 TOKENIZER_FILE = "tokenizer.json"
+GUARD_FILE = "guard.json"
 
 
 @dataclass
@@ -34,7 +36,42 @@ class Checkpointing:
     tracker_ids: Callable[[], dict[str, str]]
     memory: Callable[[], dict[str, int | float] | None] = lambda: None
     """What was predicted and measured of it, once it was."""
+    committed: Callable[[TrainState, Path], None] = lambda state, folder: None
+    """Is told of every checkpoint, on every rank."""
     changes: list[dict[str, JSON]] = field(default_factory=list)
+    _saved: TrainState | None = None
+    """The state of the newest checkpoint."""
+
+    def vote(self) -> Sequence[float]:
+        return ()
+
+    def heard(self, sums: Sequence[float]) -> None:
+        pass
+
+    def begin(self, state: TrainState, metrics: Mapping[str, float]) -> None:
+        self.committed(state, self.save(state, metrics))
+        self._saved = state
+
+    def finish(self, state: TrainState, metrics: Mapping[str, float]) -> None:
+        if state != self._saved:
+            self.begin(state, metrics)
+
+    def roll_back(self, state: TrainState) -> TrainState:
+        """Load the last healthy checkpoint and put one in its place that goes on behind ``state``'s samples.
+
+        So a run that is interrupted right afterwards does not meet those samples again.
+        """
+        healthy = self.store.set_back()
+        if healthy is None:
+            raise NumericError(
+                f"step {state.step}: {state.guard.ledger[-1].reason}, and no healthy checkpoint to go back to: lower "
+                "optimizer.lr, lengthen train.schedule.warmup, or save more often (train.save_every)"
+            )
+        with healthy:
+            before = self.restore(healthy).behind(state)
+            metrics = healthy.manifest.metrics
+        self.begin(before, metrics)
+        return before
 
     def save(self, state: TrainState, metrics: Mapping[str, float]) -> Path:
         """Write a checkpoint on all ranks and return its folder. Raises `SaveError` on every rank alike."""
@@ -53,12 +90,18 @@ class Checkpointing:
                 metrics={name: value for name, value in metrics.items() if not name.startswith("system/")},
                 memory=self.memory(),
                 changes=tuple(self.changes),
+                healthy=state.guard.healthy,
+                skipped=tuple(ledger_json(state.guard.ledger)),
                 files=dict(files),
                 tensors=dict(tensors),
                 **self.describe,
             )
 
-        small = {TOKENIZER_FILE: self.tokenizer, ENGINE_FILE: {"scaler": self.trainable.scaler_state()}}
+        small = {
+            TOKENIZER_FILE: self.tokenizer,
+            ENGINE_FILE: {"scaler": self.trainable.scaler_state()},
+            GUARD_FILE: state.guard.to_json(),
+        }
         return self.store.save(
             state.step,
             [_segment(tensor) for tensor in self.trainable.local_state()],
@@ -81,7 +124,11 @@ class Checkpointing:
         if manifest.world_size == self.engine.size:
             set_rng_state(checkpoint.rank_state(self.engine.rank)["rng"])
         self.changes = [dict(change) for change in manifest.changes]
-        return TrainState(manifest.step, manifest.tokens, manifest.samples, manifest.order_hash)
+        # Checkpoints from before there was a guard have no such file.
+        known = GUARD_FILE in manifest.files
+        guard = GuardState.from_json(checkpoint.read_json(GUARD_FILE)) if known else GuardState()
+        self._saved = TrainState(manifest.step, manifest.tokens, manifest.samples, manifest.order_hash, guard)
+        return self._saved
 
 
 def reader(checkpoint: Checkpoint) -> StateReader:

@@ -60,9 +60,10 @@ class RunView:
             )
 
     def _training_line(self, state: TrainState, metrics: Mapping[str, float]) -> str:
+        grad = f"grad {metrics['train/grad_norm']:.2f}" if "train/grad_norm" in metrics else "skipped"
         return (
             f"step {state.step}/{self._last}  loss {metrics['train/loss']:.4f}  lr {metrics['train/lr']:.2e}  "
-            f"grad {metrics['train/grad_norm']:.2f}  {metrics['throughput/tokens_per_sec']:,.0f} tok/s  "
+            f"{grad}  {metrics['throughput/tokens_per_sec']:,.0f} tok/s  "
             f"mfu {metrics['throughput/mfu']:.0%}  wait {metrics['time/data_wait_ms']:.1f} ms  eta {self._eta(state)}"
         )
 

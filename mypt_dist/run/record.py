@@ -18,6 +18,7 @@ from mypt_dist.run.resume import flatten
 from mypt_dist.tracking import Tracker
 from mypt_dist.tracking.journal import Journal
 from mypt_dist.tracking.system import SystemSampler
+from mypt_dist.training.signals import Wish
 from mypt_dist.training.state import TrainState
 from mypt_dist.world import JSON
 
@@ -77,14 +78,16 @@ class RunRecord:
             self.journal.event("checkpoint", step=state.step, manifest=str(manifest))
             log.info("step %d  saved %s", state.step, os.path.relpath(folder))
 
-    def ended(self, state: TrainState, signal_number: int) -> None:
+    def ended(self, state: TrainState, wish: Wish) -> None:
         """The loop came to its end."""
         steps = self._config.train.steps
-        if signal_number:
-            self._status = "preempted" if signal_number == signal.SIGTERM else "killed"
-            self._reason = f"{signal.Signals(signal_number).name} at step {state.step} of {steps}; saved"
+        at = f"at step {state.step} of {steps}; saved"
+        if wish.signal_number:
+            announced = wish.signal_number in (signal.SIGTERM, signal.SIGUSR1)
+            self._status = "preempted" if announced else "killed"
+            self._reason = f"{signal.Signals(wish.signal_number).name} {at}"
         elif state.step < steps:
-            self._status, self._reason = "stopped", f"train.stop_after at step {state.step} of {steps}; saved"
+            self._status, self._reason = "stopped", f"{'the file STOP' if wish.stop else 'train.stop_after'} {at}"
         else:
             self._status, self._reason = "finished", f"all {steps} steps done"
 

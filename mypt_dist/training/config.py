@@ -5,6 +5,7 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from mypt_dist.config import Config
+from mypt_dist.training.guard import GuardConfig
 from mypt_dist.training.schedule import ScheduleConfig
 
 
@@ -29,6 +30,7 @@ class TrainConfig(Config):
     save_every: int = Field(default=500, ge=1)
     stop_after: int | None = Field(default=None, ge=1)
     """Stop after this step, with a checkpoint, as if a signal had come. The schedule still ends at ``steps``."""
+    guard: GuardConfig = GuardConfig()
     seed: int = Field(default=1337, ge=0, lt=2**63)
     hold_gradients: bool = False
     """FSDP2 alone: share gradients out once a step instead of after each micro-batch. It saves communication and costs

@@ -10,17 +10,29 @@ from mypt_dist.data.loader import EvalWindows
 from mypt_dist.engine import Engine
 from mypt_dist.engine.host import peers_may_be_lost
 
+ASK_EVERY = 16
+"""Batches of an evaluation between two questions to all ranks whether to stop."""
 
-def evaluate(engine: Engine, model: nn.Module, windows: EvalWindows) -> dict[str, float]:
-    """``val/loss`` in nats per token, ``val/ppl``, ``val/bpb`` in bits per byte; the model is left in training mode."""
+
+def evaluate(
+    engine: Engine, model: nn.Module, windows: EvalWindows, stopping: Callable[[], bool] = lambda: False
+) -> dict[str, float]:
+    """``val/loss`` in nats per token, ``val/ppl``, ``val/bpb`` in bits per byte; the model is left in training mode.
+
+    Nothing if ``stopping`` says on any rank that the run is about to end: a deadline does not wait for a measurement.
+    """
     model.eval()
     total = torch.zeros((), dtype=torch.float64)
     batches = windows.batches()
     # Where weights are sharded, forward passes are collectives.
     with torch.no_grad(), peers_may_be_lost():
-        for batch in (batch.to(engine.device) for batch in batches):
-            loss = model(batch.input_ids, labels=batch.labels, segment_ids=batch.segment_ids)
-            total += loss.double().cpu()
+        for number, batch in enumerate(batches):
+            # Every rank has as many batches, so all of them ask together.
+            if number % ASK_EVERY == 0 and engine.sum(stopping())[0]:
+                model.train()
+                return {}
+            there = batch.to(engine.device)
+            total += model(there.input_ids, labels=there.labels, segment_ids=there.segment_ids).double().cpu()
     model.train()
     loss, targets, num_bytes = engine.sum(
         float(total), sum(batch.num_targets for batch in batches), windows.num_bytes(batches)

@@ -1,19 +1,22 @@
 """One loop for pretraining and fine-tuning: they differ in their data and their start, not here."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
 import torch
+from torch import Tensor
 
 from mypt_dist.data.loader import Loader, Step
 from mypt_dist.engine import Engine, Trainable
 from mypt_dist.errors import LostPeerError, MyptError, NumericError
 from mypt_dist.training.config import TrainConfig
 from mypt_dist.training.evaluate import Evaluate, language_metrics
+from mypt_dist.training.guard import Entry, objection
+from mypt_dist.training.replicas import digests, odd_ranks
 from mypt_dist.training.schedule import factor
-from mypt_dist.training.signals import StopRequest, decided
+from mypt_dist.training.signals import SAVE_NOW, VOTES, StopRequest, Wish
 from mypt_dist.training.state import TrainState
 from mypt_dist.training.throughput import Phases
 
@@ -22,14 +25,15 @@ Metrics = Mapping[str, float]
 MIN_LOSS_SCALE = 1.0
 """Below it fp16 would shrink gradients to save them from overflowing: they are infinite for another reason."""
 
+REMEDY = "lower optimizer.lr, lengthen train.schedule.warmup, or use bf16 for fp16"
+
 
 class StepResult(NamedTuple):
-    """What is known after an update without waiting for the device."""
+    """What is known after a step."""
 
     state: TrainState
     metrics: Callable[[], dict[str, float]]
-    """Deferred, because reading a device tensor makes the host wait; a collective."""
-    stop_signal: int
+    """Deferred, because most steps are not logged; a collective."""
 
 
 class Observer(Protocol):
@@ -38,6 +42,32 @@ class Observer(Protocol):
     def stepped(self, state: TrainState) -> None: ...
 
     def measured(self, state: TrainState, metrics: Metrics) -> None: ...
+
+    def noted(self, state: TrainState, entry: Entry) -> None: ...
+
+
+class Saving(Protocol):
+    """Checkpoints as the loop sees them: what is written goes on while training does."""
+
+    def vote(self) -> Sequence[float]:
+        """This rank's numbers, as many on every rank and at every step, for the sum over all ranks."""
+        ...
+
+    def heard(self, sums: Sequence[float]) -> None:
+        """The sums of all ranks' votes; may be a collective. Raises `SaveError` on every rank alike."""
+        ...
+
+    def begin(self, state: TrainState, metrics: Metrics) -> None:
+        """A save point. Raises `SaveError` on every rank alike."""
+        ...
+
+    def finish(self, state: TrainState, metrics: Metrics) -> None:
+        """The run ends here: ``state`` is saved when this returns. Raises `SaveError` on every rank alike."""
+        ...
+
+    def roll_back(self, state: TrainState) -> TrainState:
+        """The last healthy checkpoint, to go on behind ``state``'s samples. Raises `NumericError` if there is none."""
+        ...
 
 
 @dataclass
@@ -49,7 +79,7 @@ class Trainer:
     trainable: Trainable
     loader: Loader
     evaluate: Evaluate
-    save: Callable[[TrainState, Metrics], None]
+    saving: Saving
     observer: Observer
     stop: StopRequest
     flops_per_token: int
@@ -60,46 +90,34 @@ class Trainer:
     def __post_init__(self) -> None:
         # Read before the first step writes scaled rates over them.
         self._peak_lrs = [float(group["initial_lr"]) for group in self.trainable.param_groups]
+        self._latest: dict[str, float] = {}
 
-    def fit(self, state: TrainState) -> tuple[TrainState, int]:
-        """Train until the last step, ``stop_after``, or a signal on any rank.
+    def fit(self, state: TrainState) -> tuple[TrainState, Wish]:
+        """Train until the last step, ``stop_after``, a signal on any rank, or a control file.
 
-        Returns the final state and the signal that ended the run early, or 0. Raises `NumericError`.
+        Returns the final state, which is saved, and what ended the run early. Raises `NumericError`.
         """
-        config, signal_number = self.config, 0
-        end = min(config.steps, config.stop_after or config.steps)
-        latest: dict[str, float] = {}
-        while state.step < end and not signal_number:
-            state, metrics, signal_number = self.train_step(state)
+        end, began = min(self.config.steps, self.config.stop_after or self.config.steps), state
+        wish = Wish()
+        while state.step < end:
+            step, targets, wish = self.prepare(state)
+            if wish.stop:
+                break
+            state, metrics = self.train_step(state, step, targets)
             self.observer.stepped(state)
-            last = state.step == end or signal_number > 0
-            saving = last or state.step % config.save_every == 0
-            # A diverged state is never saved as good, so the numbers are looked at before every save.
-            if saving or state.step % config.log_every == 0:
-                latest |= self._report(state, metrics())
-            if state.step % config.eval_every == 0 or state.step == config.steps:
-                with self.phases.paused():
-                    latest |= self._report(state, self.evaluate())
-            if saving:
-                with self.phases.paused():
-                    self.save(state, latest)
-        return state, signal_number
+            if state.guard.in_a_row >= self.config.guard.max_skips:
+                state = self._roll_back(state)
+                continue
+            self._on_its_beat(state, metrics, save=wish.save, last=state.step == end)
+        if state != began:
+            with self.phases.paused():
+                self._compare_replicas(state)
+                self.saving.finish(state, self._latest)
+        return state, wish
 
-    def train_step(self, state: TrainState) -> StepResult:
-        """One optimizer update on one global batch."""
-        with self.phases.phase("data_wait"):
-            step, failure = self._load(state.samples)
-        batches = step.micro_batches if step else []
-
-        # One collective per step tells every rank how many targets the step has, whether to stop, who failed.
-        mine = sum(batch.num_targets for batch in batches)
-        targets, terminate, interrupt, failed = self.engine.sum(mine, *self.stop.vote(), failure is not None)
-        if failure is not None:
-            raise failure
-        if failed:
-            raise LostPeerError(f"step {state.step + 1}: another rank could not read its data and stopped")
-        assert step is not None, "no failure means a step"
-
+    def train_step(self, state: TrainState, step: Step, targets: int) -> StepResult:
+        """One optimizer update on one global batch, unless there is an objection to it."""
+        batches = step.micro_batches
         lr = self._set_learning_rate(state.step)
         total = torch.zeros((), device=self.engine.device)
         with self.phases.phase("compute"):
@@ -110,24 +128,93 @@ class Trainer:
                     loss = nats / targets
                     self.trainable.backward(loss)
                 total += loss.detach()
+        judge = Judge(self, state, total)
         with self.phases.phase("optimizer"):
-            update = self.trainable.update()
+            update = self.trainable.update(judge)
         loss_scale = self._loss_scale(state.step + 1)
 
-        after = state.after(tokens=int(targets), samples=len(step.samples), order_hash=step.fold(state.order_hash))
-        self.phases.count_step(int(targets))
+        after = state.after(tokens=targets, samples=len(step.samples), order_hash=step.fold(state.order_hash))
+        if judge.why:
+            after = after.refused(state, judge.why)
+            self.observer.noted(after, after.guard.ledger[-1])
+        else:
+            after = after.accepted(judge.mean, update.norm, self.config.guard.window)
+        self.phases.count_step(targets)
 
         def metrics() -> dict[str, float]:
-            mean, num_bytes = self.engine.sum(float(total), step.num_bytes())
+            (num_bytes,) = self.engine.sum(step.num_bytes())
             return {
-                **language_metrics("train", mean * targets, targets, num_bytes),
-                **({} if update.skipped else {"train/grad_norm": float(update.norm)}),
+                **language_metrics("train", judge.mean * targets, targets, num_bytes),
+                **({} if update.skipped else {"train/grad_norm": update.norm}),
                 **loss_scale,
                 "train/lr": lr,
+                "train/skipped": after.guard.skipped,
                 **self._speed(after),
             }
 
-        return StepResult(after, metrics, decided(terminate, interrupt))
+        return StepResult(after, metrics)
+
+    def prepare(self, state: TrainState) -> tuple[Step, int, Wish]:
+        """The next step's data, its targets over all ranks, and what the ranks want."""
+        with self.phases.phase("data_wait"):
+            step, failure = self._load(state.samples)
+        mine = sum(batch.num_targets for batch in step.micro_batches) if step else 0
+
+        # One collective per step tells every rank how many targets the step has, who failed, who wants to stop or save.
+        with self.phases.phase("vote"):
+            targets, failed, *votes = self.engine.sum(mine, failure is not None, *self.stop.vote(), *self.saving.vote())
+        if failure is not None:
+            raise failure
+        if failed:
+            raise LostPeerError(f"step {state.step + 1}: another rank could not read its data and stopped")
+        assert step is not None, "no failure means a step"
+        self.saving.heard(votes[VOTES:])
+        return step, int(targets), Wish.of(votes[:VOTES])
+
+    def _on_its_beat(
+        self, state: TrainState, metrics: Callable[[], dict[str, float]], *, save: bool, last: bool
+    ) -> None:
+        config = self.config
+        saving = save or last or state.step % config.save_every == 0
+        if saving or state.step % config.log_every == 0:
+            self._report(state, metrics())
+        if state.step % config.eval_every == 0 or state.step == config.steps:
+            with self.phases.paused():
+                self._report(state, finite(state.step, self.evaluate()))
+        if state.step % config.guard.compare_every == 0 or (saving and not last):
+            with self.phases.paused():
+                self._compare_replicas(state)
+        if saving and not last:
+            with self.phases.paused():
+                self.saving.begin(state, self._latest)
+        if save:
+            self.stop.obeyed(SAVE_NOW)
+
+    def _roll_back(self, state: TrainState) -> TrainState:
+        guard = self.config.guard
+        entry = state.guard.ledger[-1]
+        if state.guard.rollbacks >= guard.max_rollbacks:
+            raise NumericError(
+                f"step {state.step}: {entry.reason}. {state.guard.in_a_row} steps in a row were skipped, after going "
+                f"back {state.guard.rollbacks} times: {REMEDY}"
+            )
+        with self.phases.paused():
+            before = self.saving.roll_back(state)
+        self.observer.noted(before, before.guard.ledger[-1])
+        return before
+
+    def _compare_replicas(self, state: TrainState) -> None:
+        """Raise `NumericError` on every rank if one holds other weights than its copies."""
+        if self.engine.size == 1:
+            return
+        mine = digests(self.trainable.replicas())
+        told = self.engine.all_gather({"group": self.trainable.copy_group, "digests": [*mine]})
+        problem = odd_ranks(told)
+        if problem:
+            raise NumericError(
+                f"step {state.step}: the weights of {problem}: a memory or a processor is faulty. Take that machine "
+                "out and start again: the last checkpoint is from before"
+            )
 
     def _loss_scale(self, step: int) -> dict[str, float]:
         """fp16's loss scale, which every overflow halves. Raises `NumericError` when halving it no longer helps."""
@@ -170,12 +257,37 @@ class Trainer:
             "memory/peak_gib": self.engine.peak_memory() / 2**30,
         }
 
-    def _report(self, state: TrainState, metrics: dict[str, float]) -> dict[str, float]:
+    def _report(self, state: TrainState, metrics: dict[str, float]) -> None:
         self.observer.measured(state, metrics)
-        bad = {name: value for name, value in metrics.items() if not math.isfinite(value)}
-        if bad:
-            raise NumericError(
-                f"step {state.step}: {', '.join(f'{name} is {value}' for name, value in bad.items())}. The last "
-                "checkpoint is from before: lower optimizer.lr, lengthen train.schedule.warmup, or use bf16 for fp16"
-            )
-        return metrics
+        self._latest |= metrics
+
+
+class Judge:
+    """Asked for each update whether it may be made. It rests on sums over all ranks, so every rank answers alike."""
+
+    def __init__(self, trainer: Trainer, state: TrainState, share: Tensor) -> None:
+        """``share``: of this rank in the step's mean loss."""
+        self._trainer, self._state, self._share = trainer, state, share
+        self.mean = math.nan
+        """Loss of the whole step."""
+        self.why: str | None = None
+        """The objection, if there is one."""
+
+    def __call__(self, norm: float) -> bool:
+        engine, config = self._trainer.engine, self._trainer.config
+        self.mean, norms = engine.sum(float(self._share), norm)
+        if config.precision == "fp16" and math.isfinite(self.mean) and not math.isfinite(norms):
+            return False
+        self.why = objection(self._state.guard, config.guard, self.mean, norms / engine.size)
+        return self.why is None
+
+
+def finite(step: int, metrics: dict[str, float]) -> dict[str, float]:
+    """The same numbers. Raises `NumericError` if one is not finite: the weights themselves are no longer sound."""
+    bad = {name: value for name, value in metrics.items() if not math.isfinite(value) and not name.endswith("/ppl")}
+    if bad:
+        raise NumericError(
+            f"step {step}: {', '.join(f'{name} is {value}' for name, value in bad.items())}. The last checkpoint is "
+            f"from before: {REMEDY}"
+        )
+    return metrics

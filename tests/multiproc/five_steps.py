@@ -6,6 +6,7 @@ CELL = MASKS:ACCUMULATION:OPTIMIZER[:bf16][:held][:recomputed][:compiled][:mutan
 
 import os
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from mypt_dist.optim.adamw import AdamWConfig
 from mypt_dist.optim.muon import MuonConfig
 from mypt_dist.run.build import compile_blocks
 from mypt_dist.training.config import TrainConfig
+from mypt_dist.training.guard import Entry
 from mypt_dist.training.loop import Metrics, Step, Trainer
 from mypt_dist.training.schedule import ScheduleConfig
 from mypt_dist.training.signals import StopRequest
@@ -78,10 +80,19 @@ def _batch(rows: slice, ids: Tensor, labels: Tensor, segments: Tensor | None) ->
 SAMPLES: Samples = Order([SourceShape("a", 10**4)], context=CONTEXT, seed=0).samples(0, BATCH)
 
 
+class Unsaved:
+    def vote(self) -> tuple[float, ...]:
+        return ()
+
+    def heard(self, sums: Sequence[float]) -> None: ...
+
+
 class Silent:
     def stepped(self, state: TrainState) -> None: ...
 
     def measured(self, state: TrainState, metrics: Metrics) -> None: ...
+
+    def noted(self, state: TrainState, entry: Entry) -> None: ...
 
 
 def train(cell: str) -> dict[str, NDArray[np.float64]]:
@@ -110,7 +121,7 @@ def train(cell: str) -> dict[str, NDArray[np.float64]]:
         trainable=trainable,
         loader=loader,  # type: ignore[arg-type]  # the same verbs
         evaluate=dict,
-        save=lambda state, metrics: None,
+        saving=Unsaved(),  # type: ignore[arg-type]  # the verbs that steps need
         observer=Silent(),
         stop=StopRequest(),
         flops_per_token=1,
@@ -118,7 +129,8 @@ def train(cell: str) -> dict[str, NDArray[np.float64]]:
     )
     state, rows = TrainState(), []
     for _ in range(1 if optimizer_name == "sgd" else STEPS):
-        result = trainer.train_step(state)
+        step, targets, _ = trainer.prepare(state)
+        result = trainer.train_step(state, step, targets)
         state = result.state
         metrics = result.metrics()
         rows.append((metrics["train/loss"], metrics["train/grad_norm"]))

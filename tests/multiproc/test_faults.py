@@ -63,7 +63,7 @@ def test_a_signal_to_one_rank_stops_all_at_one_step_with_a_checkpoint(
     output = agent.communicate(timeout=60)[0]
     assert agent.returncode != 0
     assert len(re.findall(r"exitcode +: 143", output)) >= 1, output
-    assert "saved; the same command resumes" in output
+    assert ", saved; the same command resumes" in output
     (checkpoint,) = (folder / "checkpoints").iterdir()
     assert verify_checkpoint(checkpoint) == []
     stopped = open_checkpoint(folder).manifest.step

@@ -121,6 +121,11 @@ def _checkpoint(event: Mapping[str, Any], scene: Scene, state: SenderState) -> S
     return state
 
 
+def _rollback(event: Mapping[str, Any], scene: Scene, state: SenderState) -> SenderState:
+    tag(scene, {f"rollback.at_{event['step']}": f"to {event['resumed_from_step']}: {event['reason']}"})
+    return state
+
+
 def _artifact(event: Mapping[str, Any], scene: Scene, state: SenderState) -> SenderState:
     return send_file(scene, state, event["path"])
 
@@ -161,6 +166,7 @@ def _accept_file(name: str, scene: Scene, request: Callable[[], None]) -> bool:
 _HANDLERS: Final[dict[str, Callable[[Mapping[str, Any], Scene, SenderState], SenderState]]] = {
     "start": _start,
     "checkpoint": _checkpoint,
+    "rollback": _rollback,
     "artifact": _artifact,
     "finish": _finish,
 }

@@ -6,11 +6,14 @@ interrupted attempt had reached 120 does the steps from 101 to 120 again: mostly
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from mypt_dist.tracking.journal import EVENTS, METRICS, parse_object, parse_row
 from mypt_dist.tracking.lines import read_lines
 from mypt_dist.tracking.mlflow_sender.payload import Point, points
+
+GOES_BACK: Final = ("start", "rollback")
+"""Kinds of events that say, in ``resumed_from_step``, from where on steps are done again."""
 
 
 class Redone:
@@ -22,9 +25,9 @@ class Redone:
 
     @classmethod
     def before(cls, run_dir: Path, events_end: int) -> "Redone":
-        """As of the last ``start`` among the first ``events_end`` bytes of the events; nothing before the second."""
+        """As of the last of `GOES_BACK` in the first ``events_end`` bytes of the events; nothing before the second."""
         events = (parse_object(line) for line, _ in read_lines(run_dir / EVENTS, stop=events_end))
-        starts = [event for event in events if event is not None and event.get("kind") == "start"]
+        starts = [event for event in events if event is not None and event.get("kind") in GOES_BACK]
         rows: dict[int, dict[str, Any]] = {}
         if len(starts) < 2:
             return cls(rows)

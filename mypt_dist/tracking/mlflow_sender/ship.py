@@ -15,7 +15,7 @@ from mypt_dist.tracking.journal import EVENTS, METRICS, parse_object, parse_row
 from mypt_dist.tracking.lines import is_line_start, read_lines
 from mypt_dist.tracking.mlflow_sender.happenings import Scene, send_file, tag, tell
 from mypt_dist.tracking.mlflow_sender.payload import MAX_POINTS, Point
-from mypt_dist.tracking.mlflow_sender.redone import Redone
+from mypt_dist.tracking.mlflow_sender.redone import GOES_BACK, Redone
 from mypt_dist.tracking.mlflow_sender.remote import RUN_UID, Refused, Remote, RemoteRun, RunGone, Unreachable
 from mypt_dist.tracking.mlflow_sender.state import SenderState, write_state
 from mypt_dist.tracking.redact import scrub
@@ -201,7 +201,7 @@ class Shipper:
         return None
 
     def _ship_event(self, event: dict[str, Any], after: int) -> None:
-        if event.get("kind") == "start":
+        if event.get("kind") in GOES_BACK:
             self._redone = Redone.before(self._run_dir, after)
         state = tell(event, self._scene(), self.state)
         when = event.get("time")

@@ -64,6 +64,18 @@ def test_a_run_that_ended_is_not_running_because_a_sender_looks_at_it(
     assert remote.only.status == "KILLED"
 
 
+def test_a_run_that_went_back_is_a_run_that_resumed(
+    tmp_path: Path, journal: Journal, clock: Clock, remote: FakeRemote
+) -> None:
+    start(journal, clock)
+    train(journal, clock, range(1, 8))
+    journal.event("rollback", step=7, resumed_from_step=4, reason="the loss is nan")
+    train(journal, clock, range(5, 9))
+    ship_all(shipper_of(tmp_path, remote))
+    assert [step for step, _ in remote.only.history("train/loss")] == list(range(1, 9))
+    assert remote.only.tags["rollback.at_7"] == "to 4: the loss is nan"
+
+
 def test_steps_done_again_with_the_same_losses_are_sent_once(
     tmp_path: Path, journal: Journal, clock: Clock, remote: FakeRemote
 ) -> None:

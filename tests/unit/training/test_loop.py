@@ -1,6 +1,10 @@
 """When the loop logs, evaluates, saves and stops, and what it does when something is wrong."""
 
-from collections.abc import Iterator
+import itertools
+import math
+import signal
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,10 +16,12 @@ from mypt_dist.data.batch import Batch
 from mypt_dist.data.loader import Step
 from mypt_dist.data.order import Order, SourceShape
 from mypt_dist.engine import Engine, StepRecipe, Update
+from mypt_dist.engine.trainable import Accept
 from mypt_dist.errors import DataError, LostPeerError, NumericError
 from mypt_dist.training.config import TrainConfig
+from mypt_dist.training.guard import Entry
 from mypt_dist.training.loop import Metrics, Trainer
-from mypt_dist.training.signals import StopRequest
+from mypt_dist.training.signals import ControlFiles, StopRequest, Wish
 from mypt_dist.training.state import TrainState
 
 VOCAB, CONTEXT = 11, 4
@@ -56,6 +62,8 @@ class Diary:
     def __init__(self) -> None:
         self.entries: list[tuple[str, int]] = []
         self.metrics: list[Metrics] = []
+        self.last_saved: TrainState | None = None
+        self.healthy = TrainState()
 
     def stepped(self, state: TrainState) -> None:
         self.entries.append(("step", state.step))
@@ -64,8 +72,27 @@ class Diary:
         self.metrics.append(metrics)
         self.entries.append(("train" if "train/loss" in metrics else "val", state.step))
 
-    def saved(self, state: TrainState, metrics: Metrics) -> None:
+    def noted(self, state: TrainState, entry: Entry) -> None:
+        self.entries.append(("skip" if entry.back_to is None else "back", entry.step))
+
+    def vote(self) -> list[float]:
+        return [3.0, 4.0]
+
+    def heard(self, sums: Sequence[float]) -> None:
+        assert [*sums] == [3.0, 4.0]
+
+    def begin(self, state: TrainState, metrics: Metrics) -> None:
         self.entries.append(("save", state.step))
+        self.last_saved = state
+        if state.guard.healthy:
+            self.healthy = state
+
+    def finish(self, state: TrainState, metrics: Metrics) -> None:
+        if state != self.last_saved:
+            self.begin(state, metrics)
+
+    def roll_back(self, state: TrainState) -> TrainState:
+        return self.healthy.behind(state)
 
     def of(self, kind: str) -> list[int]:
         return [step for entry, step in self.entries if entry == kind]
@@ -79,10 +106,16 @@ def engine() -> Iterator[Engine]:
 
 
 def trainer(
-    engine: Engine, diary: Diary, *, loader: FakeLoader | None = None, lr: float = 0.1, **train: Any
+    engine: Engine,
+    diary: Diary,
+    model: Tiny | None = None,
+    *,
+    loader: FakeLoader | None = None,
+    lr: float = 0.1,
+    **train: Any,
 ) -> Trainer:
     torch.manual_seed(0)
-    model = Tiny()
+    model = model or Tiny()
     optimizer = torch.optim.SGD(model.parameters(), lr=lr)
     optimizer.param_groups[0]["initial_lr"] = lr
     settings = {"steps": 10, "batch_size": 2, "log_every": 4, "eval_every": 5, "save_every": 3, **train}
@@ -92,7 +125,7 @@ def trainer(
         trainable=engine.prepare(model, optimizer, StepRecipe(max_norm=1.0)),
         loader=loader or FakeLoader(),  # type: ignore[arg-type]  # the same verbs
         evaluate=lambda: {"val/loss": 1.0},
-        save=diary.saved,
+        saving=diary,
         observer=diary,
         stop=StopRequest(),
         flops_per_token=100,
@@ -102,8 +135,8 @@ def trainer(
 
 def test_everything_happens_on_its_beat_and_at_the_end(engine: Engine) -> None:
     diary = Diary()
-    state, signal_number = trainer(engine, diary).fit(TrainState())
-    assert (state.step, state.tokens, state.samples, signal_number) == (10, 80, 20, 0)
+    state, wish = trainer(engine, diary).fit(TrainState())
+    assert (state.step, state.tokens, state.samples, wish) == (10, 80, 20, Wish())
     assert diary.of("step") == list(range(1, 11))
     assert diary.of("train") == [3, 4, 6, 8, 9, 10], "before every save, whatever log_every says"
     assert diary.of("val") == [5, 10]
@@ -129,32 +162,120 @@ def test_stopping_early_leaves_the_schedule_alone(engine: Engine) -> None:
 
 def test_a_finished_run_is_not_continued(engine: Engine) -> None:
     diary = Diary()
-    assert trainer(engine, diary).fit(TrainState(step=10)) == (TrainState(step=10), 0)
+    assert trainer(engine, diary).fit(TrainState(step=10)) == (TrainState(step=10), Wish())
     assert diary.entries == []
 
 
-def test_a_signal_ends_the_run_after_the_step_with_a_save(engine: Engine) -> None:
+class Stopper(Diary):
+    """Asks for something after some steps."""
+
+    def __init__(self, at: int, ask: Callable[[], None]) -> None:
+        super().__init__()
+        self.at, self.ask = at, ask
+
+    def stepped(self, state: TrainState) -> None:
+        super().stepped(state)
+        if state.step == self.at:
+            self.ask()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGHUP])
+def test_a_signal_ends_the_run_between_two_steps_with_a_save(engine: Engine, number: signal.Signals) -> None:
+    diary = Stopper(4, lambda: setattr(running.stop, "signal_number", number))
+    running = trainer(engine, diary)
+    state, wish = running.fit(TrainState())
+    assert (state.step, wish.signal_number, wish.stop) == (4, number, True)
+    assert diary.of("save") == [3, 4]
+
+
+def test_a_signal_during_the_start_trains_nothing_and_saves_nothing(engine: Engine) -> None:
     diary = Diary()
     running = trainer(engine, diary)
-    running.stop.signal_number = 15
-    state, signal_number = running.fit(TrainState())
-    assert (state.step, signal_number) == (1, 15)
-    assert diary.of("save") == [1]
+    running.stop.signal_number = signal.SIGTERM
+    assert running.fit(TrainState()) == (TrainState(), Wish(signal.SIGTERM, stop=True))
+    assert diary.entries == []
 
 
-def test_numbers_that_are_not_finite_are_recorded_and_never_saved(engine: Engine) -> None:
-    class Poisoner(Diary):
-        def stepped(self, state: TrainState) -> None:
-            super().stepped(state)
-            if state.step == 2:
-                poisoned.trainable.module.table.weight.data.fill_(torch.nan)
+def test_files_make_a_run_save_and_stop(engine: Engine, tmp_path: Path) -> None:
+    diary = Stopper(4, (tmp_path / "SAVE_NOW").touch)
+    running = trainer(engine, diary, save_every=100)
+    clock = itertools.count()
+    running.stop.files = ControlFiles(tmp_path, clock=lambda: float(next(clock)))
+    state, wish = running.fit(TrainState())
+    assert (state.step, diary.of("save"), wish.stop) == (10, [5, 10], False)
+    assert not (tmp_path / "SAVE_NOW").exists(), "obeyed once"
+    stopped = Stopper(2, (tmp_path / "STOP").touch)
+    running = trainer(engine, stopped)
+    running.stop.files = ControlFiles(tmp_path, clock=lambda: float(next(clock)))
+    state, wish = running.fit(TrainState())
+    assert (state.step, stopped.of("save"), wish) == (2, [2], Wish(stop=True))
 
-    diary = Poisoner()
-    poisoned = trainer(engine, diary, save_every=1)
-    with pytest.raises(NumericError, match=r"step 3: .*train/loss is nan"):
+
+class Poisoned(Tiny):
+    """A model whose losses, at some of its steps, are what they should not be."""
+
+    def __init__(self, bad: dict[int, float]) -> None:
+        super().__init__()
+        self.bad, self.calls = bad, 0
+
+    def forward(self, ids: Tensor, *, labels: Tensor, segment_ids: None) -> Tensor:
+        self.calls += 1
+        return super().forward(ids, labels=labels, segment_ids=segment_ids) * self.bad.get((self.calls + 1) // 2, 1.0)
+
+
+@pytest.mark.parametrize("poison", [torch.nan, torch.inf])
+def test_an_update_that_is_not_finite_is_not_made(engine: Engine, poison: float) -> None:
+    diary = Diary()
+    poisoned = trainer(engine, diary, Poisoned({3: poison}), log_every=1)
+    weights: list[Tensor] = []
+    update = poisoned.trainable.update
+
+    def watched(accept: Accept) -> Update:
+        before = poisoned.trainable.module.table.weight.detach().clone()
+        done = update(accept)
+        weights.append(poisoned.trainable.module.table.weight.detach() - before)
+        return done
+
+    poisoned.trainable.update = watched  # type: ignore[method-assign]
+    state, _ = poisoned.fit(TrainState())
+    assert [bool(change.any()) for change in weights] == [True, True, False] + [True] * 7
+    assert (state.step, state.samples, state.guard.skipped, len(state.guard.losses)) == (10, 20, 1, 9)
+    assert diary.of("skip") == [3]
+    assert [entry.first for entry in state.guard.ledger] == [4]
+    rows = [metrics for metrics in diary.metrics if "train/loss" in metrics]
+    assert not math.isfinite(rows[2]["train/loss"]), "the number itself is in the journal"
+    assert [row["train/skipped"] for row in rows] == [0, 0, 1, 1, 1, 1, 1, 1, 1, 1]
+
+
+def test_many_in_a_row_make_the_run_go_back_and_pass_over_the_samples(engine: Engine) -> None:
+    diary = Diary()
+    poisoned = trainer(engine, diary, Poisoned({5: torch.nan, 6: torch.nan}), guard={"max_skips": 2}, save_every=2)
+    state, _ = poisoned.fit(TrainState())
+    assert diary.of("skip") == [5, 6]
+    assert diary.of("back") == [6]
+    assert diary.of("step") == [1, 2, 3, 4, 5, 6, 5, 6, 7, 8, 9, 10]
+    assert (state.step, state.samples) == (10, 24), "two steps' samples taught nothing"
+    assert state.guard.ledger[-1] == Entry(6, first=8, end=12, reason="the loss is nan", back_to=4)
+    assert state.guard.rollbacks == 1
+
+
+def test_a_run_that_goes_back_in_vain_ends(engine: Engine) -> None:
+    diary = Diary()
+    always = Poisoned(dict.fromkeys(range(3, 99), torch.nan))
+    poisoned = trainer(engine, diary, always, guard={"max_skips": 2, "max_rollbacks": 2}, save_every=1)
+    with pytest.raises(NumericError, match=r"step 4: the loss is nan. 2 steps in a row.* after going back 2 times"):
         poisoned.fit(TrainState())
-    assert diary.of("save") == [1, 2]
-    assert diary.entries[-1] == ("train", 3), "the numbers themselves are in the journal"
+    assert len(diary.of("back")) == 2
+    assert diary.healthy.step == 2, "what was saved in the storm is not gone back to"
+
+
+def test_weights_that_give_no_number_are_never_saved(engine: Engine) -> None:
+    diary = Diary()
+    sick = trainer(engine, diary, eval_every=2, save_every=2)
+    sick.evaluate = lambda: {"val/loss": math.nan}
+    with pytest.raises(NumericError, match="step 2: val/loss is nan"):
+        sick.fit(TrainState())
+    assert diary.of("save") == []
 
 
 def test_what_cannot_be_read_ends_the_rank_that_read_it(engine: Engine) -> None:
@@ -164,7 +285,7 @@ def test_what_cannot_be_read_ends_the_rank_that_read_it(engine: Engine) -> None:
 
 
 def test_a_rank_hears_that_another_could_not_read(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engine, "sum", lambda *values: [*values[:-1], 1.0])
+    monkeypatch.setattr(engine, "sum", lambda *values: [values[0], 1.0, *values[2:]])
     with pytest.raises(LostPeerError, match="step 1: another rank could not read its data"):
         trainer(engine, Diary()).fit(TrainState())
 
@@ -196,7 +317,7 @@ def test_a_loss_scale_below_its_floor_ends_the_run_and_one_above_it_is_told(engi
     diary = Diary()
     overflowing = trainer(engine, diary, log_every=1)
     update, scales = overflowing.trainable.update, iter([4.0, 2.0, 1.0, 0.5])
-    overflowing.trainable.update = lambda: Update(update().norm * torch.inf, skipped=True)  # type: ignore[method-assign]
+    overflowing.trainable.update = lambda accept: Update(update(accept).norm * torch.inf, skipped=True)  # type: ignore[method-assign]
     overflowing.trainable.scaler_state = lambda: {"scale": next(scales)}  # type: ignore[method-assign]
     with pytest.raises(NumericError, match=r"step 4: the gradient overflows fp16 even at a loss scale of 0.5.*bf16"):
         overflowing.fit(TrainState())

@@ -2,35 +2,58 @@ import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
 
-from mypt_dist.training.signals import StopRequest, decided
+from mypt_dist.training.signals import STOPPING, ControlFiles, StopRequest, Wish
 from mypt_dist.training.throughput import Phases, measure_peak, peak_flops
 
 
-@pytest.mark.parametrize(("number", "vote"), [(signal.SIGTERM, (1, 0)), (signal.SIGINT, (0, 1))])
-def test_a_signal_becomes_a_vote_and_handlers_are_restored(number: signal.Signals, vote: tuple[int, int]) -> None:
+@pytest.mark.parametrize("number", STOPPING)
+def test_a_signal_becomes_a_vote_and_handlers_are_restored(number: signal.Signals) -> None:
     before = signal.getsignal(number)
     with StopRequest().listening() as stop:
-        assert stop.vote() == (0, 0)
+        assert Wish.of(stop.vote()) == Wish()
         os.kill(os.getpid(), number)
-        assert stop.vote() == vote
+        assert Wish.of(stop.vote()) == Wish(number, stop=True)
+        assert stop.stopping()
     assert signal.getsignal(number) is before
 
 
-def test_the_second_signal_ends_the_process_at_once() -> None:
-    code = (
-        "import os, signal, time\nfrom mypt_dist.training.signals import StopRequest\n"
-        "with StopRequest().listening():\n"
-        "    os.kill(os.getpid(), signal.SIGTERM); os.kill(os.getpid(), signal.SIGTERM); time.sleep(60)"
+@pytest.mark.parametrize(
+    ("signals", "later", "code"),
+    [
+        (("SIGTERM", "SIGTERM"), 5.0, 143),
+        (("SIGINT", "SIGTERM"), 5.0, 143),
+        (("SIGTERM", "SIGTERM"), 0.5, 0),
+        (("SIGUSR1", "SIGTERM"), 5.0, 0),
+        (("SIGHUP", "SIGTERM", "SIGTERM"), 5.0, 143),
+    ],
+)
+def test_a_second_request_ends_the_process_at_once(signals: tuple[str, ...], later: float, code: int) -> None:
+    program = (
+        "import itertools, os, signal\nfrom mypt_dist.training.signals import StopRequest\n"
+        f"clock = itertools.count(100, {later})\n"
+        "with StopRequest(clock=lambda: next(clock)).listening():\n"
+        f"    for name in {signals}: os.kill(os.getpid(), signal.Signals[name])"
     )
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 143
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == code
 
 
-def test_terminate_wins_over_interrupt() -> None:
-    assert [decided(0, 0), decided(0, 2), decided(1, 0), decided(1, 1)] == [0, 2, 15, 15]
+def test_the_signal_with_a_deadline_wins() -> None:
+    sums = {number: [float(known == number) for known in STOPPING] for number in STOPPING}
+    both = [a + b for a, b in zip(sums[signal.SIGINT], sums[signal.SIGTERM], strict=True)]
+    assert Wish.of([*both, 0.0, 0.0]).signal_number == signal.SIGTERM
+    assert Wish.of([0.0] * 4 + [1.0, 0.0]) == Wish(save=True)
+    assert Wish.of([0.0] * 4 + [0.0, 1.0]) == Wish(stop=True)
+
+
+def test_a_folder_that_cannot_be_read_asks_for_nothing(tmp_path: Path) -> None:
+    files = ControlFiles(tmp_path / ("x" * 300))
+    assert files.look() == (False, False)
+    files.obeyed("STOP")
 
 
 class Clock:
