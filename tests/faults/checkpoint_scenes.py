@@ -46,6 +46,8 @@ class Scene:
     size: int = 1
     corrupt: int = 0
     """How many folders ``prepare`` damaged."""
+    needed: int = SAVED
+    """The save that must be found whatever happens, until a later one is acknowledged."""
     long: bool = False
     """Whether its points are not for every day: those of the others add up to more than a thousand."""
 
@@ -74,6 +76,10 @@ def find_newest(root: Path, world: World, files: Files, acknowledge: Acknowledge
 def find_then_save(root: Path, world: World, files: Files, acknowledge: Acknowledge) -> None:
     find_newest(root, world, files, acknowledge)
     save_once(3)(root, world, files, acknowledge)
+
+
+def set_back(root: Path, world: World, files: Files, acknowledge: Acknowledge) -> None:
+    store(root, world, files).set_back(1)
 
 
 def damage_a_newer_one(root: Path) -> None:
@@ -109,6 +115,7 @@ SCENES = [
     Scene("a save after a replacement that died half-way", save_once(3), put_newest_aside, long=True),
     Scene("setting a corrupt checkpoint aside", find_newest, damage_a_newer_one, corrupt=1),
     Scene("setting a corrupt one aside, then saving", find_then_save, damage_a_newer_one, corrupt=1, long=True),
+    Scene("going back to an older checkpoint", set_back, needed=1),
     Scene("a save of two ranks", save_once(3), size=2),
     Scene("a save of three ranks", save_once(3), size=3, long=True),
     Scene("setting a corrupt one aside, by two ranks", find_newest, damage_a_newer_one, size=2, corrupt=1),

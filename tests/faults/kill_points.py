@@ -18,7 +18,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from checkpoint_scenes import SAVED, SCENES, Scene, prepared, problems_afterwards
+from checkpoint_scenes import SCENES, Scene, prepared, problems_afterwards
 from missing_safeguards import REMOVALS
 from pipe_world import fork_ranks
 
@@ -107,7 +107,7 @@ def strike(scene: Scene, root: Path, point: tuple[int, int, str]) -> tuple[list[
         scene.act(root, world, files, lambda number: notes.tell(str(number)))
 
     ended = fork_ranks(scene.size, act)
-    return ended, max([SAVED, *map(int, notes.collect())])
+    return ended, max([scene.needed, *map(int, notes.collect())])
 
 
 def look(scene: Scene, root: Path, acknowledged: int) -> list[str]:

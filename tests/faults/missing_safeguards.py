@@ -1,30 +1,38 @@
 """The commit protocol with one safeguard taken out: the sweeps must notice each."""
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from mypt_dist.checkpoint import attempt, catalog, housekeeping, store
+from mypt_dist.checkpoint import attempt, housekeeping
 from mypt_dist.checkpoint.files import Disk
 from mypt_dist.checkpoint.layout import parse_step, step_name
 
 
+def replace(name: str, new: Any) -> None:
+    """Under this name, in every module that imported it."""
+    for path, module in list(sys.modules.items()):
+        if path.startswith("mypt_dist.checkpoint.") and hasattr(module, name):
+            setattr(module, name, new)
+
+
 def delete_in_place() -> None:
     """A victim is emptied under its own name."""
-    housekeeping.retire = lambda disk, folder: disk.remove_tree(folder)
+    replace("retire", lambda disk, folder: disk.remove_tree(folder))
 
 
 def write_in_place() -> None:
     """A new checkpoint grows under its final name."""
     begin = attempt.open_attempt
 
-    def open_attempt(disk: Disk, root: Path, step: int, needed: int) -> Path:
-        folder = begin(disk, root, step, needed)
+    def open_attempt(disk: Disk, root: Path, step: int, *needed: int) -> Path:
+        folder = begin(disk, root, step, *needed)
         target = root / step_name(step)
         disk.files.rename(folder, target)
         return target
 
-    store.open_attempt = open_attempt
+    replace("open_attempt", open_attempt)
     attempt.Commit._put_in_place = lambda self: self.disk.files.sync_folder(self.target.parent)  # type: ignore[method-assign]
 
 
@@ -48,26 +56,24 @@ def forget_what_is_aside() -> None:
         found = [folder for name in names if (folder := parse_step(root / name)) and not folder.kind]
         return sorted(found, key=lambda folder: -folder.step)
 
-    for module in (catalog, housekeeping, store):
-        module.step_folders = step_folders  # type: ignore[attr-defined]
+    replace("step_folders", step_folders)
 
 
 def delete_before_saving() -> None:
     """Room is made for a new checkpoint before it is safe."""
     begin = attempt.open_attempt
 
-    def open_attempt(disk: Disk, root: Path, step: int, needed: int) -> Path:
-        rules = housekeeping.Retention(keep_last=1, keep_best=None)
-        housekeeping.apply_retention(disk, root, rules)
-        return begin(disk, root, step, needed)
+    def open_attempt(disk: Disk, root: Path, step: int, *needed: int) -> Path:
+        for folder in housekeeping.step_folders(disk, root)[1:]:
+            housekeeping.retire(disk, folder.path)
+        return begin(disk, root, step, *needed)
 
-    store.open_attempt = open_attempt
+    replace("open_attempt", open_attempt)
 
 
 def leave_litter() -> None:
     """Nobody cleans up after saves that died."""
-    for module in (housekeeping, store):
-        module.tidy = lambda disk, root: None  # type: ignore[attr-defined]
+    replace("tidy", lambda disk, root: None)
 
 
 REMOVALS: dict[str, Callable[[], None]] = {
