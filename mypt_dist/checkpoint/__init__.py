@@ -1,5 +1,6 @@
 """One verified checkpoint for every engine: flat segments in safetensors files, and a manifest written last."""
 
+from mypt_dist.checkpoint.canary import Canary, canary_problem
 from mypt_dist.checkpoint.catalog import Summary, list_checkpoints, open_checkpoint, verify_checkpoint
 from mypt_dist.checkpoint.files import Disk, Files
 from mypt_dist.checkpoint.lock import Lease, RunLock
@@ -11,6 +12,7 @@ from mypt_dist.checkpoint.store import CheckpointStore
 
 __all__ = [
     "ITEM_BYTES",
+    "Canary",
     "Checkpoint",
     "CheckpointStore",
     "CorruptError",
@@ -26,6 +28,7 @@ __all__ = [
     "SegmentEntry",
     "Summary",
     "TensorEntry",
+    "canary_problem",
     "list_checkpoints",
     "open_checkpoint",
     "verify_checkpoint",

@@ -16,6 +16,8 @@ log = logging.getLogger(__name__)
 
 CHECKPOINTS = "checkpoints"
 """Folder of a run that holds its checkpoints."""
+SET_ASIDE = {"corrupt": "was set aside as corrupt", "undone": "was undone: the run went back before it"}
+"""Kind of a folder that is listed, but not counted -> why not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +30,8 @@ class Summary:
     bytes: int
     metrics: dict[str, float]
     problem: str | None
+    healthy: bool = True
+    """As its manifest says."""
 
 
 def step_folders(disk: Disk, root: Path) -> list[StepFolder]:
@@ -45,8 +49,12 @@ def step_folders(disk: Disk, root: Path) -> list[StepFolder]:
 
 def corrupt_folders(disk: Disk, root: Path) -> list[StepFolder]:
     """Folders that were set aside because their bytes had changed."""
+    return _folders(disk, root, "corrupt")
+
+
+def _folders(disk: Disk, root: Path, *kinds: str) -> list[StepFolder]:
     names = disk.files.names(root) if disk.exists(root) else []
-    return [folder for name in names if (folder := parse_step(root / name)) and folder.kind == "corrupt"]
+    return [folder for name in names if (folder := parse_step(root / name)) and folder.kind in kinds]
 
 
 def verified(disk: Disk, folder: Path) -> Checkpoint:
@@ -91,13 +99,13 @@ def verify_checkpoint(path: Path, disk: Disk | None = None) -> list[str]:
 
 
 def list_checkpoints(path: Path, disk: Disk | None = None) -> list[Summary]:
-    """Every checkpoint of a run's folder, oldest first, those set aside as corrupt too. Hashes no tensors.
+    """Every checkpoint of a run's folder, oldest first, those set aside as corrupt or undone too. Hashes no tensors.
 
     Raises `CheckpointError` when there is none, or when the folder can not be read just now.
     """
     disk = disk or Disk()
     root = _root(disk, path.resolve())
-    folders = patiently(disk, str(root), lambda: step_folders(disk, root) + corrupt_folders(disk, root))
+    folders = patiently(disk, str(root), lambda: step_folders(disk, root) + _folders(disk, root, *SET_ASIDE))
     if not folders:
         raise CheckpointError(f"no checkpoint in {path}")
     return [_summary(disk, folder) for folder in sorted(folders, key=lambda folder: (folder.step, folder.path.name))]
@@ -109,8 +117,8 @@ def _summary(disk: Disk, folder: StepFolder) -> Summary:
     except CheckpointError as error:
         return Summary(folder.path, folder.step, None, 0, {}, str(error))
     size = sum(entry.bytes for entry in manifest.files.values())
-    problem = "was set aside as corrupt" if folder.kind == "corrupt" else None
-    return Summary(folder.path, manifest.step, manifest.tokens, size, manifest.metrics, problem)
+    problem = SET_ASIDE.get(folder.kind)
+    return Summary(folder.path, manifest.step, manifest.tokens, size, manifest.metrics, problem, manifest.healthy)
 
 
 def _find(disk: Disk, path: Path) -> tuple[list[Path], bool]:

@@ -22,6 +22,18 @@ def retire(disk: Disk, folder: Path) -> None:
     disk.remove_tree(trash, first=MANIFEST)
 
 
+def undo(disk: Disk, root: Path, after: int) -> list[str]:
+    """Put aside every checkpoint of a later step than ``after``, newest first; the names they had.
+
+    They are deleted once the run has saved as far again. Only for the holder of the run lock. Raises OSError.
+    """
+    later = [folder for folder in step_folders(disk, root) if folder.step > after]
+    for folder in later:
+        disk.files.rename(folder.path, root / step_name(folder.step, "undone", secrets.token_hex(4)))
+    disk.files.sync_folder(root)
+    return [folder.path.name for folder in later]
+
+
 def discard(disk: Disk, attempt: Path) -> None:
     """Delete an attempt that failed; what resists is left for the next save to clean up."""
     try:
@@ -32,7 +44,8 @@ def discard(disk: Disk, attempt: Path) -> None:
 
 def tidy(disk: Disk, root: Path) -> None:
     """Delete what saves and deletions left that did not end. Only for the holder of the run lock. Raises OSError."""
-    counted = {folder.path for folder in step_folders(disk, root)}
+    found = step_folders(disk, root)
+    counted, newest = {folder.path for folder in found}, max((folder.step for folder in found), default=0)
     for path in (root / name for name in disk.files.names(root)):
         folder = parse_step(path)
         if is_trash(path.name) or (folder and folder.kind == "partial"):
@@ -43,6 +56,8 @@ def tidy(disk: Disk, root: Path) -> None:
                 disk.files.sync_folder(root)
             else:
                 retire(disk, path)
+        elif folder and folder.kind == "undone" and folder.step <= newest:
+            retire(disk, path)
 
 
 def apply_retention(disk: Disk, root: Path, rules: Retention) -> None:
@@ -63,5 +78,5 @@ def _valid(disk: Disk, root: Path) -> list[Kept]:
         except (CheckpointError, OSError) as error:
             log.warning("%s is not counted among the checkpoints to keep: %s", folder.path, error)
         else:
-            valid.append(Kept(folder.path, folder.step, manifest.metrics))
+            valid.append(Kept(folder.path, folder.step, manifest.metrics, manifest.healthy))
     return valid

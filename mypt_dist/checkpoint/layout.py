@@ -10,13 +10,13 @@ FOLDERS = {"model": WEIGHTS, "optimizer": OPTIMIZER}
 """First part of a tensor's name -> the folder of its bytes."""
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
-_STEP = re.compile(r"step-(\d{8}|[1-9]\d{8,14})(?:\.(partial|aside|corrupt)(?:-([0-9a-z]+))?)?")
+_STEP = re.compile(r"step-(\d{8}|[1-9]\d{8,14})(?:\.(partial|aside|corrupt|undone)(?:-([0-9a-z]+))?)?")
 _TRASH = ".trash-"
 
 
 @dataclass(frozen=True, slots=True)
 class StepFolder:
-    """A folder beside other checkpoints: ``kind`` is "" for a checkpoint, else partial, aside or corrupt."""
+    """A folder beside other checkpoints: ``kind`` is "" for a checkpoint, else partial, aside, corrupt or undone."""
 
     path: Path
     step: int

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Self
 
 from pydantic import Field, JsonValue, NonNegativeInt, PositiveInt, ValidationError, model_validator
 
+from mypt_dist.checkpoint.canary import Canary
 from mypt_dist.checkpoint.layout import MANIFEST, is_safe_file
 from mypt_dist.checkpoint.segments import Dtype, tiling_problem
 from mypt_dist.config import Config
@@ -102,10 +103,12 @@ class Manifest(Config):
     """Bytes that rank 0 was predicted to need and those measured after some steps, and the error as a fraction."""
     metrics: dict[str, float] = {}
     """Training and evaluation metrics at this step."""
+    healthy: bool = True
+    """False when the numbers were not to be trusted: this is no checkpoint to go back to."""
+    canary: Canary | None = None
+    """Loss of one fixed batch, which the model must give again when it is loaded."""
     changes: tuple[dict[str, JsonValue], ...] = ()
     """Settings changed on a resume by explicit permission."""
-    healthy: bool = True
-    """Whether the last update before it was made: what a run goes back to when its numbers go astray."""
     skipped: tuple[dict[str, JsonValue], ...] = ()
     """Samples that taught the run nothing: steps whose update was not made, and where it went back."""
     lock_token: str | None = None

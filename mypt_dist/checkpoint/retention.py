@@ -11,10 +11,10 @@ from mypt_dist.config import Config
 
 
 class Retention(Config):
-    """Which checkpoints are kept: the union of these. The newest always is."""
+    """Which checkpoints are kept: the union of these. The newest always is, and the newest healthy one."""
 
-    keep_last: Annotated[int, Field(ge=1)] = 3
-    """So many of the newest."""
+    keep_last: Annotated[int, Field(ge=2)] = 3
+    """So many of the newest. One alone would be refused: should its bytes change, all work is lost."""
     keep_every: Annotated[int, Field(ge=1)] | None = None
     """Every one whose step is a multiple of this, for ever."""
     keep_best: str | None = "val/loss"
@@ -28,12 +28,16 @@ class Kept:
     folder: Path
     step: int
     metrics: dict[str, float]
+    healthy: bool = True
+    """As its manifest says."""
 
 
 def victims(rules: Retention, valid: Sequence[Kept]) -> list[Kept]:
     """Which of the ``valid`` checkpoints no rule keeps, oldest first."""
     oldest_first = sorted(valid, key=lambda kept: kept.step)
     keep = {kept.step for kept in oldest_first[-rules.keep_last :]}
+    # A storm of bad numbers must not rotate out the one to go back to.
+    keep |= set([kept.step for kept in oldest_first if kept.healthy][-1:])
     if rules.keep_every:
         keep |= {kept.step for kept in oldest_first if kept.step % rules.keep_every == 0}
     if rules.keep_best:

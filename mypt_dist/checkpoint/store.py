@@ -14,7 +14,7 @@ from mypt_dist.checkpoint.agreement import NotAgreedError, first, together
 from mypt_dist.checkpoint.attempt import Commit, Describe, Extras, Plan, open_attempt, plan_save, write_attempt
 from mypt_dist.checkpoint.catalog import corrupt_folders, step_folders
 from mypt_dist.checkpoint.files import Disk
-from mypt_dist.checkpoint.housekeeping import apply_retention, discard, retire, tidy
+from mypt_dist.checkpoint.housekeeping import apply_retention, discard, tidy, undo
 from mypt_dist.checkpoint.layout import parse_step, step_name
 from mypt_dist.checkpoint.manifest import CorruptError, Manifest
 from mypt_dist.checkpoint.mapped import MappedFiles
@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 
 
 class CheckpointStore:
-    """The checkpoints of one run. `save` and `latest` are collectives: every rank calls them, in the same order.
+    """The checkpoints of one run. `save`, `latest` and `set_back` are collectives: all ranks call them in one order.
 
     ``may_commit`` is asked on rank 0 before anything becomes visible or is deleted: `RunLock.still_mine`.
     """
@@ -84,8 +84,10 @@ class CheckpointStore:
             apply_retention(self._disk, self.root, self._retention)
         return target
 
-    def latest(self) -> Checkpoint | None:
+    def latest(self, *, healthy: bool = False) -> Checkpoint | None:
         """The newest valid checkpoint, all of its bytes verified, the same on every rank; None in a fresh folder.
+
+        With ``healthy``, one whose manifest says so: None, too, where none does.
 
         A corrupt one is renamed to ``step-….corrupt`` with a warning, and the next older one is tried.
         Raises `CheckpointError` on every rank when there were checkpoints but none is valid, when one is of another
@@ -94,7 +96,7 @@ class CheckpointStore:
         try:
             names = cast("list[str]", first(self._world, self._candidates))
             for name in names:
-                checkpoint = self._verified(self.root / name)
+                checkpoint = self._verified(self.root / name, healthy=healthy)
                 if checkpoint:
                     return checkpoint
             first(self._world, self._refuse_to_start_afresh)
@@ -102,24 +104,27 @@ class CheckpointStore:
             raise error.as_error(CheckpointError, f"no checkpoint of {self.root} is used") from error
         return None
 
-    def set_back(self) -> Checkpoint | None:
-        """The newest valid checkpoint that is healthy, after newer ones were retired; None if there is none."""
-        names = cast("list[str]", first(self._world, self._candidates))
-        newer: list[str] = []
-        for name in names:
-            checkpoint = self._verified(self.root / name)
-            if checkpoint and checkpoint.manifest.healthy:
-                first(self._world, lambda: self._retire(newer))
-                return checkpoint
-            if checkpoint:
-                checkpoint.close()
-                newer.append(name)
-        return None
+    def set_back(self, step: int) -> list[str]:
+        """Go back to the checkpoint of ``step``: put every later one aside. The names they had. A collective.
 
-    def _retire(self, names: list[str]) -> None:
+        Nothing is deleted before the run has saved as far again. If this dies half-way, the newest ones are gone and
+        calling it again does the rest. Raises `CheckpointError` on every rank, and changes nothing, when there is no
+        whole checkpoint of ``step``, and `LockError` when the run lock was lost.
+        """
+        try:
+            return cast("list[str]", first(self._world, lambda: self._undo_after(step)))
+        except NotAgreedError as error:
+            raise error.as_error(CheckpointError, f"{self.root} was not set back to step {step}") from error
+
+    def _undo_after(self, step: int) -> JSON:
         self._check_lock()
-        for name in names:
-            retire(self._disk, self.root / name)
+        kept = [folder.path for folder in step_folders(self._disk, self.root) if folder.step == step]
+        if not kept:
+            raise CheckpointError(f"there is no checkpoint of step {step}")
+        check_structure(self._disk, kept[0])
+        undone = undo(self._disk, self.root, step)
+        log.warning("back to step %d: no longer counted are %s", step, ", ".join(undone) or "no others")
+        return list(undone)
 
     def _begin(self, step: int, told: list[JSON]) -> str:
         plans = cast("list[tuple[int, int]]", told)
@@ -148,10 +153,12 @@ class CheckpointStore:
         found = patiently(self._disk, str(self.root), lambda: step_folders(self._disk, self.root))
         return [folder.path.name for folder in found]
 
-    def _verified(self, folder: Path) -> Checkpoint | None:
-        """The checkpoint in ``folder``, or None after it was set aside."""
+    def _verified(self, folder: Path, *, healthy: bool) -> Checkpoint | None:
+        """The checkpoint in ``folder``, or None after it was set aside, or if it is not ``healthy`` but must be."""
         told = cast("dict[str, JSON]", first(self._world, lambda: self._inspect(folder)))
         found = cast("list[str]", told["problems"])
+        if healthy and not found and not told["healthy"]:
+            return None
         if not found:
             maps = MappedFiles(self._disk, folder)
             (manifest, _), shares = together(
@@ -171,7 +178,7 @@ class CheckpointStore:
             manifest = patiently(self._disk, str(folder), lambda: check_structure(self._disk, folder))
         except CorruptError as error:
             return {"problems": list(error.problems), "sha256": ""}
-        return {"problems": [], "sha256": manifest.sha256}
+        return {"problems": [], "sha256": manifest.sha256, "healthy": manifest.healthy}
 
     def _check_share(self, folder: Path, sha256: str, maps: MappedFiles) -> tuple[Manifest, list[str]]:
         """Hash this rank's share of the files; the problems found."""

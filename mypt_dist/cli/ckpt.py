@@ -30,7 +30,7 @@ def list_(path: Run, as_json: JsonOption = False) -> None:
             f"{summary.tokens:,}" if summary.tokens is not None else "-",
             f"{summary.bytes / 1e6:,.1f}",
             f"{summary.metrics['val/loss']:.4f}" if "val/loss" in summary.metrics else "-",
-            summary.problem or "ok",
+            summary.problem or ("ok" if summary.healthy else "unhealthy"),
         ]
         for summary in summaries
     ]
@@ -57,6 +57,11 @@ def show(path: Run, as_json: JsonOption = False) -> None:
         "code": f"{manifest.code.get('version')} {manifest.code.get('commit') or ''}",
         "model": json.dumps(manifest.run.get("model")),
         "metrics": ", ".join(f"{name} {value:.4g}" for name, value in sorted(manifest.metrics.items())),
+        "health": "ok" if manifest.healthy else "unhealthy: not one to go back to",
+        "canary": f"loss {float.fromhex(manifest.canary.loss):.6g} of {manifest.canary.batch}"
+        if manifest.canary
+        else "none",
+        "run lock": manifest.lock_token or "none",
         "files": f"{len(manifest.files)}, {sum(entry.bytes for entry in manifest.files.values()):,} bytes",
         "tensors": f"{len(manifest.tensors)}",
         "changes": json.dumps(manifest.changes) if manifest.changes else "none",

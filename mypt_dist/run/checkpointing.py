@@ -61,7 +61,7 @@ class Checkpointing:
 
         So a run that is interrupted right afterwards does not meet those samples again.
         """
-        healthy = self.store.set_back()
+        healthy = self.store.latest(healthy=True)
         if healthy is None:
             raise NumericError(
                 f"step {state.step}: {state.guard.ledger[-1].reason}, and no healthy checkpoint to go back to: lower "
@@ -70,6 +70,7 @@ class Checkpointing:
         with healthy:
             before = self.restore(healthy).behind(state)
             metrics = healthy.manifest.metrics
+        self.store.set_back(before.step)
         self.begin(before, metrics)
         return before
 

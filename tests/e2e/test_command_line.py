@@ -84,6 +84,8 @@ def test_training_writes_what_scripts_rely_on(trained: Path) -> None:
     assert set(keys.split()) <= set(manifest)
     assert (manifest["step"], manifest["samples"], manifest["tokens"]) == (6, 48, 48 * 16)
     assert manifest["metrics"]["val/loss"] > 0
+    assert len(manifest["lock_token"]) == 16
+    assert manifest["healthy"]
     assert manifest["sources"]["main"]["samples"] == 48
     assert json.loads((trained / "events.jsonl").read_text().splitlines()[-1])["status"] == "finished"
     assert json.loads((trained / "run.json").read_text())["name"] == "trained"

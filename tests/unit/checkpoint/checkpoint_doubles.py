@@ -174,7 +174,9 @@ def dealt(state: State, rank: int, size: int) -> Iterator[Segment]:
         yield piece(name, array, ends[0], ends[1] - ends[0])
 
 
-def describer(step: int, metrics: Mapping[str, float] | None = None, world_size: int = 1) -> Callable[..., Manifest]:
+def describer(
+    step: int, metrics: Mapping[str, float] | None = None, world_size: int = 1, *, healthy: bool = True
+) -> Callable[..., Manifest]:
     """A manifest with everything that is required."""
     return lambda files, tensors: Manifest(
         step=step,
@@ -188,19 +190,22 @@ def describer(step: int, metrics: Mapping[str, float] | None = None, world_size:
         run={"name": "test", "rate": 3e-4},
         code={"version": "0"},
         metrics=dict(metrics or {}),
+        healthy=healthy,
         files=files,
         tensors=tensors,
     )
 
 
-def save_dealt(store: CheckpointStore, world: World, step: int, state: State, **metrics: float) -> Path:
+def save_dealt(
+    store: CheckpointStore, world: World, step: int, state: State, *, healthy: bool = True, **metrics: float
+) -> Path:
     """Save ``state`` dealt out over the ranks."""
     return store.save(
         step,
         dealt(state, world.rank, world.size),
         rank_state={"rank": world.rank, "step": step},
         files={"tokenizer.json": b'{"kind": "byte"}'} if world.rank == 0 else {},
-        describe=describer(step, metrics, world.size),
+        describe=describer(step, metrics, world.size, healthy=healthy),
     )
 
 

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from checkpoint_doubles import quick_disk, save_alone, save_dealt
+from checkpoint_doubles import quick_disk, save_dealt
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
@@ -27,36 +27,38 @@ def test_the_newest_are_kept_by_number_whatever_the_order() -> None:
 
 
 def test_every_kth_is_kept_for_ever() -> None:
-    assert left(Retention(keep_last=1, keep_every=50), [kept(step) for step in range(0, 201, 25)]) == [
+    assert left(Retention(keep_last=2, keep_every=50), [kept(step) for step in range(0, 201, 25)]) == [
         0,
         50,
         100,
         150,
+        175,
         200,
     ]
 
 
 def test_the_best_is_kept_and_of_equals_the_newest() -> None:
     valid = [kept(1, loss=2.0), kept(2, loss=1.0), kept(3, loss=1.0), kept(4, loss=3.0), kept(5)]
-    assert left(Retention(keep_last=1, keep_best="loss"), valid) == [3, 5]
+    assert left(Retention(keep_last=2, keep_best="loss"), valid) == [3, 4, 5]
 
 
 def test_without_the_metric_no_best_is_kept() -> None:
-    assert left(Retention(keep_last=1, keep_best="other"), [kept(1, loss=2.0), kept(2)]) == [2]
-    assert left(Retention(keep_last=1, keep_best=None), [kept(1, loss=2.0), kept(2)]) == [2]
+    valid = [kept(1, loss=2.0), kept(2), kept(3)]
+    assert left(Retention(keep_last=2, keep_best="other"), valid) == [2, 3]
+    assert left(Retention(keep_last=2, keep_best=None), valid) == [2, 3]
 
 
 def test_the_defaults_are_three_and_the_best_by_validation_loss() -> None:
     assert Retention() == Retention(keep_last=3, keep_every=None, keep_best="val/loss")
 
 
-@pytest.mark.parametrize("wrong", [{"keep_last": 0}, {"keep_every": 0}, {"keep_lsat": 2}])
+@pytest.mark.parametrize("wrong", [{"keep_last": 0}, {"keep_last": 1}, {"keep_every": 0}, {"keep_lsat": 2}])
 def test_rules_that_keep_nothing_or_are_unknown_are_refused(wrong: dict[str, int]) -> None:
     with pytest.raises(ValidationError):
         Retention.model_validate(wrong)
 
 
-@given(st.sets(st.integers(0, 100)), st.integers(1, 5), st.none() | st.integers(1, 20))
+@given(st.sets(st.integers(0, 100)), st.integers(2, 5), st.none() | st.integers(1, 20))
 def test_the_newest_always_stays_and_victims_are_told_oldest_first(
     steps: set[int], last: int, every: int | None
 ) -> None:
@@ -78,7 +80,7 @@ def test_what_is_not_a_checkpoint_of_ours_is_never_deleted(tmp_path: Path) -> No
     foreign = ["step-7", "step-00000001.bak", "step-1234567x", "notes", "step-000000001", "step-00000003.corrupt"]
     for name in foreign:
         (tmp_path / name).mkdir(parents=True)
-    save_alone(tmp_path, 1)
-    store = CheckpointStore(tmp_path, Solo(), Retention(keep_last=1), disk=quick_disk())
-    save_dealt(store, Solo(), 2, {})
-    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([*foreign, "step-00000002"])
+    store = CheckpointStore(tmp_path, Solo(), Retention(keep_last=2), disk=quick_disk())
+    for step in (1, 2, 3):
+        save_dealt(store, Solo(), step, {})
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([*foreign, "step-00000002", "step-00000003"])

@@ -170,18 +170,19 @@ def test_old_checkpoints_are_deleted_only_after_the_new_one_is_safe(tmp_path: Pa
         def sync_folder(self, path: Path) -> None:
             order.append(f"sync {path.name}")
 
-    save_alone(tmp_path, 1)
+    for step in (1, 2):
+        save_alone(tmp_path, step)
     root = tmp_path.rename(tmp_path.parent / "root")
-    store = CheckpointStore(root, Solo(), Retention(keep_last=1, keep_best=None), disk=quick_disk(Ordered()))
-    save_dealt(store, Solo(), 2, {})
-    assert order[order.index("step-00000002") :][:5] == [
-        "step-00000002",
+    store = CheckpointStore(root, Solo(), Retention(keep_last=2, keep_best=None), disk=quick_disk(Ordered()))
+    save_dealt(store, Solo(), 3, {})
+    assert order[order.index("step-00000003") :][:5] == [
+        "step-00000003",
         "sync root",
         ".trash-step-0",
         "sync root",
         "manifest.json",
     ]
-    assert names(root) == ["step-00000002"]
+    assert names(root) == ["step-00000002", "step-00000003"]
 
 
 def test_a_deletion_that_fails_does_not_fail_the_save(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -191,10 +192,11 @@ def test_a_deletion_that_fails_does_not_fail_the_save(tmp_path: Path, caplog: py
                 raise OSError(5, "Input/output error")
             super().rename(old, new)
 
-    save_alone(tmp_path, 1)
-    store = CheckpointStore(tmp_path, Solo(), Retention(keep_last=1), disk=quick_disk(Stubborn()))
-    save_dealt(store, Solo(), 2, {})
-    assert names(tmp_path) == ["step-00000001", "step-00000002"]
+    for step in (1, 2):
+        save_alone(tmp_path, step)
+    store = CheckpointStore(tmp_path, Solo(), Retention(keep_last=2), disk=quick_disk(Stubborn()))
+    save_dealt(store, Solo(), 3, {})
+    assert names(tmp_path) == ["step-00000001", "step-00000002", "step-00000003"]
     assert "were not all deleted" in caplog.text
 
 
