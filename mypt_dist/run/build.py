@@ -31,6 +31,7 @@ from mypt_dist.run.plan.watch import memory_watch
 from mypt_dist.run.provenance import code_version
 from mypt_dist.run.record import RunRecord
 from mypt_dist.run.resume import changed_settings, check_changes, completed
+from mypt_dist.run.saving import run_saving
 from mypt_dist.training.evaluate import evaluate
 from mypt_dist.training.loop import Trainer
 from mypt_dist.training.signals import StopRequest
@@ -93,7 +94,9 @@ def train(config: RunConfig, *, allow_changes: Sequence[str] = ()) -> Outcome:
         if engine.is_main:
             stack.callback(lock.release)
         on_main(engine, lock.acquire)
-        store = CheckpointStore(config.folder / "checkpoints", engine, config.checkpoints, may_commit=lock.still_mine)
+        store = CheckpointStore(
+            config.folder / "checkpoints", engine, config.checkpoints.retention, may_commit=lock.still_mine
+        )
         found = store.latest()
         changes = _agree_on_changes(config, data, found, allow_changes)
         shape = batch_shape(config.train, config.model.context, engine.rank, engine.size)
@@ -126,13 +129,14 @@ def train(config: RunConfig, *, allow_changes: Sequence[str] = ()) -> Outcome:
         stack.enter_context(record.kept(found, flops_per_token=parts.flops_per_token))
         view = stack.enter_context(RunView(engine.rank, state.step, config.train.steps))
         observer = RunObserver(view, record, memory)
+        saving = stack.enter_context(run_saving(config, checkpointing, record, lock, state.step))
         trainer = Trainer(
             config=config.train,
             engine=engine,
             trainable=parts.trainable,
             loader=parts.loader,
             evaluate=lambda: evaluate(engine, parts.trainable.module, parts.windows) if len(parts.windows) else {},
-            save=lambda at, metrics: record.saved(at, checkpointing.save(at, metrics)),
+            saving=saving,
             observer=observer,
             stop=stop,
             flops_per_token=parts.flops_per_token,

@@ -1,14 +1,15 @@
 """Between the live state of a run and its checkpoints: what is written, what is read back, under which names."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
-from mypt_dist.checkpoint import Checkpoint, CheckpointStore, Manifest, Segment
+from mypt_dist.checkpoint import Checkpoint, CheckpointStore, FileEntry, Manifest, Segment, Share, TensorEntry
 from mypt_dist.engine import Engine, LocalTensor, StateReader, Trainable, rng_state, set_rng_state
 from mypt_dist.errors import CheckpointError
 from mypt_dist.training.state import TrainState
@@ -36,37 +37,65 @@ class Checkpointing:
     """What was predicted and measured of it, once it was."""
     changes: list[dict[str, JSON]] = field(default_factory=list)
 
+    @property
+    def folder(self) -> Path:
+        """Where the run's checkpoints are."""
+        return self.store.root
+
+    def share_bytes(self) -> int:
+        """Of the tensors that this rank writes."""
+        return sum(tensor.flat.nbytes for tensor in self.trainable.local_state())
+
+    def share(self, state: TrainState, metrics: Mapping[str, float]) -> Share:
+        """What this rank saves of ``state``. It is copied when asked for: until then it must not be trained on."""
+        tensors = [tensor for tensor in self.trainable.local_state() if tensor.flat.numel()]
+        main = self.engine.is_main
+        rest = {"files", "tensors", "sha256"}
+        return Share(
+            step=state.step,
+            segments=[_segment(tensor) for tensor in tensors],
+            fill=lambda memory, offsets: copy_into(tensors, memory, offsets),
+            rank_state={"rng": rng_state()},
+            files=self._small_files() if main else {},
+            description=self._manifest(state, metrics, {}, {}).model_dump(mode="json", exclude=rest) if main else {},
+        )
+
     def save(self, state: TrainState, metrics: Mapping[str, float]) -> Path:
         """Write a checkpoint on all ranks and return its folder. Raises `SaveError` on every rank alike."""
-        engine = self.engine
-
-        def manifest(files: Mapping[str, Any], tensors: Mapping[str, Any]) -> Manifest:
-            return Manifest(
-                step=state.step,
-                tokens=state.tokens,
-                samples=state.samples,
-                order_hash=state.order_hash,
-                sources=self.positions(state.samples),
-                world_size=engine.size,
-                engine={"name": engine.name, "device": engine.device.type},
-                tracker=self.tracker_ids(),
-                metrics={name: value for name, value in metrics.items() if not name.startswith("system/")},
-                memory=self.memory(),
-                changes=tuple(self.changes),
-                files=dict(files),
-                tensors=dict(tensors),
-                **self.describe,
-            )
-
-        small = {TOKENIZER_FILE: self.tokenizer, ENGINE_FILE: {"scaler": self.trainable.scaler_state()}}
         return self.store.save(
             state.step,
             [_segment(tensor) for tensor in self.trainable.local_state()],
             rank_state={"rng": rng_state()},
-            files={name: json.dumps(content, indent=1).encode() for name, content in small.items()}
-            if engine.is_main
-            else {},
-            describe=manifest,
+            files=self._small_files() if self.engine.is_main else {},
+            describe=lambda files, tensors: self._manifest(state, metrics, files, tensors),
+        )
+
+    def _small_files(self) -> dict[str, bytes]:
+        small = {TOKENIZER_FILE: self.tokenizer, ENGINE_FILE: {"scaler": self.trainable.scaler_state()}}
+        return {name: json.dumps(content, indent=1).encode() for name, content in small.items()}
+
+    def _manifest(
+        self,
+        state: TrainState,
+        metrics: Mapping[str, float],
+        files: Mapping[str, FileEntry],
+        tensors: Mapping[str, TensorEntry],
+    ) -> Manifest:
+        return Manifest(
+            step=state.step,
+            tokens=state.tokens,
+            samples=state.samples,
+            order_hash=state.order_hash,
+            sources=self.positions(state.samples),
+            world_size=self.engine.size,
+            engine={"name": self.engine.name, "device": self.engine.device.type},
+            tracker=self.tracker_ids(),
+            metrics={name: value for name, value in metrics.items() if not name.startswith("system/")},
+            memory=self.memory(),
+            changes=tuple(self.changes),
+            files=dict(files),
+            tensors=dict(tensors),
+            **self.describe,
         )
 
     def note_changes(self, changes: Mapping[str, tuple[Any, Any]]) -> None:
@@ -98,6 +127,16 @@ def reader(checkpoint: Checkpoint) -> StateReader:
         checkpoint.read_into(name, start, into.numel(), into.numpy().data)
 
     return read
+
+
+def copy_into(tensors: Sequence[LocalTensor], memory: memoryview, offsets: Sequence[int]) -> None:
+    """Copy every tensor's bytes to its offset in ``memory``, from any device; on a CPU with torch's threads."""
+    if not tensors:
+        return
+    host = torch.frombuffer(memory, dtype=torch.uint8)
+    for tensor, offset in zip(tensors, offsets, strict=True):
+        place = host[offset : offset + tensor.flat.nbytes]
+        place.view(tensor.flat.dtype).copy_(tensor.flat)
 
 
 def _segment(tensor: LocalTensor) -> Segment:

@@ -12,6 +12,7 @@ from mypt_dist.engine import Engine, Trainable
 from mypt_dist.errors import LostPeerError, MyptError, NumericError
 from mypt_dist.training.config import TrainConfig
 from mypt_dist.training.evaluate import Evaluate, language_metrics
+from mypt_dist.training.saving import Saving
 from mypt_dist.training.schedule import factor
 from mypt_dist.training.signals import StopRequest, decided
 from mypt_dist.training.state import TrainState
@@ -49,7 +50,7 @@ class Trainer:
     trainable: Trainable
     loader: Loader
     evaluate: Evaluate
-    save: Callable[[TrainState, Metrics], None]
+    saving: Saving
     observer: Observer
     stop: StopRequest
     flops_per_token: int
@@ -73,7 +74,7 @@ class Trainer:
             state, metrics, signal_number = self.train_step(state)
             self.observer.stepped(state)
             last = state.step == end or signal_number > 0
-            saving = last or state.step % config.save_every == 0
+            saving = self.saving.due(state) or last
             # A diverged state is never saved as good, so the numbers are looked at before every save.
             if saving or state.step % config.log_every == 0:
                 latest |= self._report(state, metrics())
@@ -82,7 +83,7 @@ class Trainer:
                     latest |= self._report(state, self.evaluate())
             if saving:
                 with self.phases.paused():
-                    self.save(state, latest)
+                    (self.saving.finish if last else self.saving.begin)(state, latest)
         return state, signal_number
 
     def train_step(self, state: TrainState) -> StepResult:
@@ -93,12 +94,14 @@ class Trainer:
 
         # One collective per step tells every rank how many targets the step has, whether to stop, who failed.
         mine = sum(batch.num_targets for batch in batches)
-        targets, terminate, interrupt, failed = self.engine.sum(mine, *self.stop.vote(), failure is not None)
+        votes = [mine, *self.stop.vote(), failure is not None, *self.saving.vote()]
+        targets, terminate, interrupt, failed, *saves = self.engine.sum(*votes)
         if failure is not None:
             raise failure
         if failed:
             raise LostPeerError(f"step {state.step + 1}: another rank could not read its data and stopped")
         assert step is not None, "no failure means a step"
+        self.saving.heard(saves)
 
         lr = self._set_learning_rate(state.step)
         total = torch.zeros((), device=self.engine.device)

@@ -1,6 +1,7 @@
 """When the loop logs, evaluates, saves and stops, and what it does when something is wrong."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -64,11 +65,32 @@ class Diary:
         self.metrics.append(metrics)
         self.entries.append(("train" if "train/loss" in metrics else "val", state.step))
 
-    def saved(self, state: TrainState, metrics: Metrics) -> None:
-        self.entries.append(("save", state.step))
-
     def of(self, kind: str) -> list[int]:
         return [step for entry, step in self.entries if entry == kind]
+
+
+class Saves:
+    """Notes in a diary what it should save, every so many steps."""
+
+    def __init__(self, diary: Diary, every: int) -> None:
+        self.diary, self.every = diary, every
+        self.sums: list[Sequence[float]] = []
+
+    def due(self, state: TrainState) -> bool:
+        return state.step % self.every == 0
+
+    def vote(self) -> Sequence[float]:
+        return (3.0, 4.0)
+
+    def heard(self, sums: Sequence[float]) -> None:
+        self.sums.append(sums)
+
+    def begin(self, state: TrainState, metrics: Metrics) -> None:
+        self.diary.entries.append(("save", state.step))
+
+    def finish(self, state: TrainState, metrics: Metrics) -> Path:
+        self.diary.entries.append(("last save", state.step))
+        return Path("folder")
 
 
 @pytest.fixture
@@ -85,14 +107,14 @@ def trainer(
     model = Tiny()
     optimizer = torch.optim.SGD(model.parameters(), lr=lr)
     optimizer.param_groups[0]["initial_lr"] = lr
-    settings = {"steps": 10, "batch_size": 2, "log_every": 4, "eval_every": 5, "save_every": 3, **train}
+    settings: dict[str, Any] = {"steps": 10, "batch_size": 2, "log_every": 4, "eval_every": 5, "save_every": 3, **train}
     return Trainer(
         config=TrainConfig.model_validate(settings),
         engine=engine,
         trainable=engine.prepare(model, optimizer, StepRecipe(max_norm=1.0)),
         loader=loader or FakeLoader(),  # type: ignore[arg-type]  # the same verbs
         evaluate=lambda: {"val/loss": 1.0},
-        save=diary.saved,
+        saving=Saves(diary, settings["save_every"]),
         observer=diary,
         stop=StopRequest(),
         flops_per_token=100,
@@ -107,8 +129,8 @@ def test_everything_happens_on_its_beat_and_at_the_end(engine: Engine) -> None:
     assert diary.of("step") == list(range(1, 11))
     assert diary.of("train") == [3, 4, 6, 8, 9, 10], "before every save, whatever log_every says"
     assert diary.of("val") == [5, 10]
-    assert diary.of("save") == [3, 6, 9, 10]
-    assert diary.entries[-1] == ("save", 10)
+    assert diary.of("save") == [3, 6, 9]
+    assert diary.entries[-1] == ("last save", 10)
 
 
 def test_stopping_early_leaves_the_schedule_alone(engine: Engine) -> None:
@@ -116,7 +138,7 @@ def test_stopping_early_leaves_the_schedule_alone(engine: Engine) -> None:
     trainer(engine, whole, log_every=1).fit(TrainState())
     stopped, _ = trainer(engine, part, log_every=1, stop_after=4).fit(TrainState())
     assert stopped.step == 4
-    assert part.of("save") == [3, 4]
+    assert (part.of("save"), part.of("last save")) == ([3], [4])
     trainer(engine, rest, log_every=1).fit(stopped)
 
     def rates(*diaries: Diary) -> list[float]:
@@ -125,6 +147,13 @@ def test_stopping_early_leaves_the_schedule_alone(engine: Engine) -> None:
     assert rates(part, rest) == rates(whole)
     assert rates(whole)[0] == 0.1
     assert rates(whole)[-1] < 0.02
+
+
+def test_votes_on_saves_travel_with_every_step(engine: Engine) -> None:
+    running = trainer(engine, Diary(), steps=3)
+    running.fit(TrainState())
+    assert isinstance(running.saving, Saves)
+    assert running.saving.sums == [[3.0, 4.0]] * 3
 
 
 def test_a_finished_run_is_not_continued(engine: Engine) -> None:
@@ -139,7 +168,7 @@ def test_a_signal_ends_the_run_after_the_step_with_a_save(engine: Engine) -> Non
     running.stop.signal_number = 15
     state, signal_number = running.fit(TrainState())
     assert (state.step, signal_number) == (1, 15)
-    assert diary.of("save") == [1]
+    assert diary.of("last save") == [1]
 
 
 def test_numbers_that_are_not_finite_are_recorded_and_never_saved(engine: Engine) -> None:
@@ -164,7 +193,7 @@ def test_what_cannot_be_read_ends_the_rank_that_read_it(engine: Engine) -> None:
 
 
 def test_a_rank_hears_that_another_could_not_read(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engine, "sum", lambda *values: [*values[:-1], 1.0])
+    monkeypatch.setattr(engine, "sum", lambda *values: [*values[:3], 1.0, *values[4:]])
     with pytest.raises(LostPeerError, match="step 1: another rank could not read its data"):
         trainer(engine, Diary()).fit(TrainState())
 
