@@ -145,7 +145,9 @@ class Orders:
 
 def main() -> None:
     """Answer orders until the rank hangs up."""
-    first = sys.stdin.buffer.readline()
+    # Not sys.stdin, which the interpreter wants to close at its end, while a thread still reads from it.
+    pipe = open(sys.stdin.fileno(), "rb", closefd=False)  # noqa: SIM115 - a descriptor has no path
+    first = pipe.readline()
     if not first:
         return
     setup = Setup.model_validate_json(first)
@@ -158,7 +160,7 @@ def main() -> None:
     logging.getLogger(logs.LOGGER).setLevel(logging.WARNING)
     disk = Disk(threads=min(THREADS, Disk().threads))
     worker = Worker(setup, disk, SharedView(setup.descriptor).read)
-    orders = Orders(sys.stdin.buffer)
+    orders = Orders(pipe)
     while line := orders.next():
         answer = worker.answer(parse_order(line))
         sys.stdout.buffer.write(json.dumps(answer).encode() + b"\n")
