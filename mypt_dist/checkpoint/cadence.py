@@ -45,7 +45,7 @@ class Cadence:
     def due(self, step: int, *, busy: bool) -> bool:
         """Whether to save after ``step``. ``busy``: one is being written; one that is put off comes right after it."""
         if self._retry_at:
-            return step >= self._retry_at
+            return step >= self._retry_at and not busy
         regular = step % self.every == 0 if self.every else step - self.last >= self.interval
         return regular or (self._overdue and not busy)
 

@@ -63,6 +63,7 @@ def test_failed_saves_are_tried_again_sooner_than_the_next_one_but_ever_later() 
     for _ in range(5):
         again = cadence.failed(step)
         assert dues(cadence, step, again) == [again], "save points in between are passed over"
+        assert not cadence.due(again, busy=True), "what failed is still being deleted"
         tries.append(again - step)
         cadence.begun(again)
         step = again
