@@ -8,7 +8,7 @@ from mypt_dist.checkpoint.agreement import Failure
 REMEDIES = {
     errno.ENOSPC: "free space or inodes on the disk of the run's folder, or lower checkpoints.keep_last",
     errno.EDQUOT: "your quota is used up: delete something of yours or have it raised",
-    errno.EIO: "the disk reports errors (see dmesg): move the run's folder to another one and resume",
+    errno.EIO: "the disk reports errors (see dmesg): move the run's folder to another one",
     errno.EROFS: "the disk is mounted read-only, often after errors (see dmesg): mount it for writing again",
     errno.EMFILE: "raise the number of open files (ulimit -n)",
     errno.ENFILE: "the machine has too many files open: see lsof",

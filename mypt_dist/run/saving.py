@@ -209,6 +209,8 @@ class RunSaving:
         self.record.measured(step, {"checkpoint/failures": self.failures})
         count, most, advice = self.cadence.failures, self.config.max_failures, remedy(error.failures)
         if fatal and count >= most:
+            # To the end of what is deleted of it.
+            self.settle()
             raise SaveError(
                 f"{told}. {count} in a row have failed (checkpoints.max_failures); the older ones are intact: "
                 f"{advice}, then resume"
