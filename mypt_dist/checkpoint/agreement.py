@@ -1,6 +1,7 @@
 """Did something succeed on every rank? One collective tells all of them, and all raise the same error."""
 
-from collections.abc import Callable
+import errno
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -21,6 +22,8 @@ class Failure:
     rank: int
     kind: str
     text: str
+    errno: int = 0
+    """What the system said, 0 where it was not the system."""
 
 
 class NotAgreedError(Exception):
@@ -36,25 +39,42 @@ class NotAgreedError(Exception):
         return (LockError if locked else kind)(f"{what}: {self}")
 
 
+def done(told: JSON) -> dict[str, JSON]:
+    """The reply of a rank that succeeded."""
+    return {"told": told, "failure": None}
+
+
+def failed(error: BaseException) -> dict[str, JSON]:
+    """The reply of a rank that failed."""
+    number = error.errno if isinstance(error, OSError) and error.errno else 0
+    number = errno.ENOMEM if isinstance(error, MemoryError) else number
+    text = str(error) or type(error).__name__
+    return {"told": None, "failure": {"kind": type(error).__name__, "text": text, "errno": number}}
+
+
+def failures_in(replies: Iterable[Mapping[str, JSON]]) -> list[Failure]:
+    """Of the replies of all ranks, in rank order."""
+    return [
+        Failure(rank, str(found["kind"]), str(found["text"]), int(str(found["errno"])))
+        for rank, reply in enumerate(replies)
+        if isinstance(found := reply["failure"], dict)
+    ]
+
+
 def together(world: World, action: Callable[[], T], tell: Callable[[T], JSON]) -> tuple[T, list[JSON]]:
     """Do ``action`` on every rank; return this rank's result and what all ranks ``tell`` of theirs, in rank order.
 
     Raises `NotAgreedError` on every rank when it failed on any.
     """
-    told: JSON = None
-    failure: JSON = None
+    reply: dict[str, JSON]
     cause: BaseException | None = None
     try:
         mine = action()
-        told = tell(mine)
+        reply = done(tell(mine))
     except FAILURES as error:
-        cause, failure = error, {"kind": type(error).__name__, "text": str(error) or type(error).__name__}
-    replies = [reply for reply in world.all_gather({"told": told, "failure": failure}) if isinstance(reply, dict)]
-    failures = [
-        Failure(rank, str(failed["kind"]), str(failed["text"]))
-        for rank, reply in enumerate(replies)
-        if isinstance(failed := reply["failure"], dict)
-    ]
+        cause, reply = error, failed(error)
+    replies = [reply for reply in world.all_gather(reply) if isinstance(reply, dict)]
+    failures = failures_in(replies)
     if failures:
         raise NotAgreedError(failures) from cause
     return mine, [reply["told"] for reply in replies]

@@ -1,14 +1,15 @@
 """One try at writing a checkpoint: plan it, write it beside the others, commit it by a rename once it is safe."""
 
+import errno
 import json
 import secrets
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeAlias
+from typing import Protocol, TypeAlias
 
 from mypt_dist.checkpoint.files import Disk
-from mypt_dist.checkpoint.housekeeping import discard
+from mypt_dist.checkpoint.housekeeping import discard, tidy
 from mypt_dist.checkpoint.layout import (
     MANIFEST,
     OPTIMIZER,
@@ -25,13 +26,25 @@ from mypt_dist.checkpoint.tensor_file import plan_parts
 from mypt_dist.checkpoint.verify import patiently
 from mypt_dist.checkpoint.writing import FileJob, part_job, small_job, write_files
 from mypt_dist.errors import LockError
-from mypt_dist.world import JSON, World
+from mypt_dist.world import JSON
 
-SPACE_MARGIN = 1.05
-"""Free space asked for, in sizes of the checkpoint: folders and the manifest need some too."""
+SPACE_MARGIN = 1.1
+"""Free space and inodes asked for, in those of the checkpoint: folders and the manifest need some, and others write."""
+OWN_INODES = 6
+"""Of a checkpoint besides what the ranks write: its folder, the three in it, the manifest, and one to spare."""
 
 Describe: TypeAlias = Callable[[Mapping[str, FileEntry], Mapping[str, TensorEntry]], Manifest]
 """Makes the manifest, on rank 0, from what all ranks wrote."""
+
+
+class Ranked(Protocol):
+    """Which rank of how many this is."""
+
+    @property
+    def rank(self) -> int: ...
+
+    @property
+    def size(self) -> int: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +69,7 @@ class Extras:
     files: Mapping[str, bytes]
 
 
-def plan_save(step: int, segments: Iterable[Segment], extras: Extras, world: World, part_bytes: int) -> Plan:
+def plan_save(step: int, segments: Iterable[Segment], extras: Extras, world: Ranked, part_bytes: int) -> Plan:
     """Which files a rank writes. Raises ValueError for segments that contradict each other and for unsafe names."""
     held = list(segments)
     parts = plan_parts(held, world.rank, world.size, part_bytes)
@@ -69,11 +82,25 @@ def plan_save(step: int, segments: Iterable[Segment], extras: Extras, world: Wor
     return Plan(step, tuple(jobs), tensor_map(held, parts))
 
 
-def open_attempt(disk: Disk, root: Path, step: int, needed: int) -> Path:
-    """A new folder for ``needed`` bytes. Raises OSError, and before anything is made when there is no room for them."""
-    free = disk.files.free_bytes(root)
+def begin_attempt(disk: Disk, root: Path, step: int, needed: int, files: int) -> Path:
+    """Clear away what earlier saves left, then `open_attempt`. Only for the holder of the run lock. Raises OSError."""
+    disk.make_folders(root)
+    tidy(disk, root)
+    return open_attempt(disk, root, step, needed, files)
+
+
+def open_attempt(disk: Disk, root: Path, step: int, needed: int, files: int) -> Path:
+    """A new folder for ``files`` files of ``needed`` bytes together.
+
+    Raises OSError, and before anything is made when there is no room for them. What is free now must do: the older
+    checkpoints that no rule keeps are deleted only once this one is safe.
+    """
+    free, inodes = disk.files.free_bytes(root), disk.files.free_inodes(root)
     if needed * SPACE_MARGIN > free:
-        raise OSError(f"{root} has {free:,} bytes free, {needed * SPACE_MARGIN:,.0f} are needed")
+        text = f"{root} has {free:,} bytes free, {needed * SPACE_MARGIN:,.0f} are needed"
+        raise OSError(errno.ENOSPC, text)
+    if inodes is not None and (files + OWN_INODES) * SPACE_MARGIN > inodes:
+        raise OSError(errno.ENOSPC, f"{root} has {inodes:,} inodes free, {files + OWN_INODES:,} and some are needed")
     folder = root / step_name(step, "partial", secrets.token_hex(4))
     disk.files.make_folder(folder)
     try:

@@ -96,6 +96,11 @@ class Files:
         status = os.statvfs(path)
         return status.f_bavail * status.f_frsize
 
+    def free_inodes(self, path: Path) -> int | None:
+        """How many files and folders may still be made there; None where the disk has no fixed number."""
+        status = os.statvfs(path)
+        return status.f_favail if status.f_files else None
+
 
 def _cores() -> int:
     return min(8, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)

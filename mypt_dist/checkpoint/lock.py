@@ -93,10 +93,7 @@ class RunLock:
 
     def still_mine(self) -> bool:
         """Whether no other run has taken the lock over. Raises OSError when the lock can not be read."""
-        if self._descriptor is None:
-            return False
-        record = _parse(self._read(self._path))
-        return record is not None and record.token == self.token
+        return self._descriptor is not None and is_held(self._disk, self.folder, self.token)
 
     def renew(self) -> None:
         """Show that this run lives. Called every few seconds by a thread of its own."""
@@ -202,17 +199,27 @@ class RunLock:
         self._disk.files.sync(self._descriptor)
 
     def _read(self, path: Path) -> bytes | None:
-        """The content, None without a file, nothing where the file is not one of ours at all."""
-        try:
-            return self._disk.read_bytes(path, RECORD_BYTES)
-        except FileNotFoundError:
-            return None
-        except ValueError:
-            return b""
+        return _read(self._disk, path)
 
     def _keep_renewing(self) -> None:
         while not self._ended.wait(self._lease.renew_s):
             self.renew()
+
+
+def is_held(disk: Disk, folder: Path, token: str) -> bool:
+    """Whether the run lock of ``folder`` is the one that ``token`` names; any process may ask. Raises OSError."""
+    record = _parse(_read(disk, folder / LOCK))
+    return record is not None and record.token == token
+
+
+def _read(disk: Disk, path: Path) -> bytes | None:
+    """The content, None without a file, nothing where the file is not one of ours at all."""
+    try:
+        return disk.read_bytes(path, RECORD_BYTES)
+    except FileNotFoundError:
+        return None
+    except ValueError:
+        return b""
 
 
 def _parse(content: bytes | None) -> Record | None:

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import cast
 
 from mypt_dist.checkpoint.agreement import NotAgreedError, first, together
-from mypt_dist.checkpoint.attempt import Commit, Describe, Extras, Plan, open_attempt, plan_save, write_attempt
+from mypt_dist.checkpoint.attempt import Commit, Describe, Extras, Plan, begin_attempt, plan_save, write_attempt
 from mypt_dist.checkpoint.catalog import corrupt_folders, step_folders
 from mypt_dist.checkpoint.files import Disk
-from mypt_dist.checkpoint.housekeeping import apply_retention, discard, tidy, undo
+from mypt_dist.checkpoint.housekeeping import apply_retention, discard, undo
 from mypt_dist.checkpoint.layout import parse_step, step_name
 from mypt_dist.checkpoint.manifest import CorruptError, Manifest
 from mypt_dist.checkpoint.mapped import MappedFiles
@@ -74,7 +74,7 @@ class CheckpointStore:
             plan, told = together(
                 self._world,
                 lambda: plan_save(step, segments, extras, self._world, self._disk.part_bytes),
-                tell=lambda plan: [plan.step, plan.bytes],
+                tell=lambda plan: [plan.step, plan.bytes, len(plan.jobs)],
             )
             folder = self.root / str(first(self._world, lambda: self._begin(step, told)))
             target = self._write(plan, folder, describe)
@@ -127,14 +127,13 @@ class CheckpointStore:
         return list(undone)
 
     def _begin(self, step: int, told: list[JSON]) -> str:
-        plans = cast("list[tuple[int, int]]", told)
-        steps = sorted({planned for planned, _ in plans})
+        plans = cast("list[tuple[int, int, int]]", told)
+        steps = sorted({planned for planned, _, _ in plans})
         if steps != [step]:
             raise ValueError(f"the ranks are at different steps: {steps}")
         self._check_lock()
-        self._disk.make_folders(self.root)
-        tidy(self._disk, self.root)
-        return open_attempt(self._disk, self.root, step, sum(size for _, size in plans)).name
+        needed, files = sum(size for _, size, _ in plans), sum(number for _, _, number in plans)
+        return begin_attempt(self._disk, self.root, step, needed, files).name
 
     def _write(self, plan: Plan, folder: Path, describe: Describe) -> Path:
         disk, target = self._disk, self.root / step_name(plan.step)

@@ -31,6 +31,7 @@ from mypt_dist.run.plan.watch import memory_watch
 from mypt_dist.run.provenance import code_version
 from mypt_dist.run.record import RunRecord
 from mypt_dist.run.resume import changed_settings, check_changes, completed
+from mypt_dist.run.saving import run_saving
 from mypt_dist.training.evaluate import evaluate
 from mypt_dist.training.loop import Trainer
 from mypt_dist.training.signals import STOP, ControlFiles, StopRequest
@@ -94,10 +95,12 @@ def train(config: RunConfig, *, allow_changes: Sequence[str] = ()) -> Outcome:
         if engine.is_main:
             stack.callback(lock.release)
         on_main(engine, lock.acquire)
-        store = CheckpointStore(config.folder / "checkpoints", engine, config.checkpoints, may_commit=lock.still_mine)
         if engine.is_main:
             # A wish from before this start.
             stop.obeyed(STOP)
+        store = CheckpointStore(
+            config.folder / "checkpoints", engine, config.checkpoints.retention, may_commit=lock.still_mine
+        )
         found = store.latest()
         changes = _agree_on_changes(config, data, found, allow_changes)
         shape = batch_shape(config.train, config.model.context, engine.rank, engine.size)
@@ -115,7 +118,6 @@ def train(config: RunConfig, *, allow_changes: Sequence[str] = ()) -> Outcome:
             positions=lambda samples: _positions(parts.order, samples),
             tracker_ids=record.tracker_ids,
             memory=memory.record if memory else lambda: None,
-            committed=record.saved,
         )
         # Laid out before the state is loaded: throw-away passes must find throw-away moments.
         parts.trainable.settle(torch.zeros((shape.micro_batch, shape.context), dtype=torch.int64, device=engine.device))
@@ -131,6 +133,7 @@ def train(config: RunConfig, *, allow_changes: Sequence[str] = ()) -> Outcome:
         stack.enter_context(record.kept(found, flops_per_token=parts.flops_per_token))
         view = stack.enter_context(RunView(engine.rank, state.step, config.train.steps))
         observer = RunObserver(view, record, memory)
+        saving = stack.enter_context(run_saving(config, checkpointing, record, lock, state.step))
         trainer = Trainer(
             config=config.train,
             engine=engine,
@@ -139,7 +142,7 @@ def train(config: RunConfig, *, allow_changes: Sequence[str] = ()) -> Outcome:
             evaluate=lambda: (
                 evaluate(engine, parts.trainable.module, parts.windows, stop.stopping) if len(parts.windows) else {}
             ),
-            saving=checkpointing,
+            saving=saving,
             observer=observer,
             stop=stop,
             flops_per_token=parts.flops_per_token,

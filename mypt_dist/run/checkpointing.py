@@ -6,9 +6,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
-from mypt_dist.checkpoint import Checkpoint, CheckpointStore, Manifest, Segment
+from mypt_dist.checkpoint import Checkpoint, CheckpointStore, FileEntry, Manifest, Segment, Share, TensorEntry
 from mypt_dist.engine import Engine, LocalTensor, StateReader, Trainable, rng_state, set_rng_state
 from mypt_dist.errors import CheckpointError, NumericError
 from mypt_dist.training.guard import GuardState, ledger_json
@@ -36,81 +37,73 @@ class Checkpointing:
     tracker_ids: Callable[[], dict[str, str]]
     memory: Callable[[], dict[str, int | float] | None] = lambda: None
     """What was predicted and measured of it, once it was."""
-    committed: Callable[[TrainState, Path], None] = lambda state, folder: None
-    """Is told of every checkpoint, on every rank."""
     changes: list[dict[str, JSON]] = field(default_factory=list)
-    _saved: TrainState | None = None
-    """The state of the newest checkpoint."""
 
-    def vote(self) -> Sequence[float]:
-        return ()
+    @property
+    def folder(self) -> Path:
+        """Where the run's checkpoints are."""
+        return self.store.root
 
-    def heard(self, sums: Sequence[float]) -> None:
-        pass
+    def share_bytes(self) -> int:
+        """Of the tensors that this rank writes."""
+        return sum(tensor.flat.nbytes for tensor in self.trainable.local_state())
 
-    def begin(self, state: TrainState, metrics: Mapping[str, float]) -> None:
-        self.committed(state, self.save(state, metrics))
-        self._saved = state
-
-    def finish(self, state: TrainState, metrics: Mapping[str, float]) -> None:
-        if state != self._saved:
-            self.begin(state, metrics)
-
-    def roll_back(self, state: TrainState) -> TrainState:
-        """Load the last healthy checkpoint and put one in its place that goes on behind ``state``'s samples.
-
-        So a run that is interrupted right afterwards does not meet those samples again.
-        """
-        healthy = self.store.latest(healthy=True)
-        if healthy is None:
-            raise NumericError(
-                f"step {state.step}: {state.guard.ledger[-1].reason}, and no healthy checkpoint to go back to: lower "
-                "optimizer.lr, lengthen train.schedule.warmup, or save more often (train.save_every)"
-            )
-        with healthy:
-            before = self.restore(healthy).behind(state)
-            metrics = healthy.manifest.metrics
-        self.store.set_back(before.step)
-        self.begin(before, metrics)
-        return before
+    def share(self, state: TrainState, metrics: Mapping[str, float]) -> Share:
+        """What this rank saves of ``state``. It is copied when asked for: until then it must not be trained on."""
+        tensors = [tensor for tensor in self.trainable.local_state() if tensor.flat.numel()]
+        main = self.engine.is_main
+        rest = {"files", "tensors", "sha256"}
+        return Share(
+            step=state.step,
+            segments=[_segment(tensor) for tensor in tensors],
+            fill=lambda memory, offsets: copy_into(tensors, memory, offsets),
+            rank_state={"rng": rng_state()},
+            files=self._small_files(state) if main else {},
+            description=self._manifest(state, metrics, {}, {}).model_dump(mode="json", exclude=rest) if main else {},
+        )
 
     def save(self, state: TrainState, metrics: Mapping[str, float]) -> Path:
         """Write a checkpoint on all ranks and return its folder. Raises `SaveError` on every rank alike."""
-        engine = self.engine
+        return self.store.save(
+            state.step,
+            [_segment(tensor) for tensor in self.trainable.local_state()],
+            rank_state={"rng": rng_state()},
+            files=self._small_files(state) if self.engine.is_main else {},
+            describe=lambda files, tensors: self._manifest(state, metrics, files, tensors),
+        )
 
-        def manifest(files: Mapping[str, Any], tensors: Mapping[str, Any]) -> Manifest:
-            return Manifest(
-                step=state.step,
-                tokens=state.tokens,
-                samples=state.samples,
-                order_hash=state.order_hash,
-                sources=self.positions(state.samples),
-                world_size=engine.size,
-                engine={"name": engine.name, "device": engine.device.type},
-                tracker=self.tracker_ids(),
-                metrics={name: value for name, value in metrics.items() if not name.startswith("system/")},
-                memory=self.memory(),
-                changes=tuple(self.changes),
-                healthy=state.guard.healthy,
-                skipped=tuple(ledger_json(state.guard.ledger)),
-                files=dict(files),
-                tensors=dict(tensors),
-                **self.describe,
-            )
-
+    def _small_files(self, state: TrainState) -> dict[str, bytes]:
         small = {
             TOKENIZER_FILE: self.tokenizer,
             ENGINE_FILE: {"scaler": self.trainable.scaler_state()},
             GUARD_FILE: state.guard.to_json(),
         }
-        return self.store.save(
-            state.step,
-            [_segment(tensor) for tensor in self.trainable.local_state()],
-            rank_state={"rng": rng_state()},
-            files={name: json.dumps(content, indent=1).encode() for name, content in small.items()}
-            if engine.is_main
-            else {},
-            describe=manifest,
+        return {name: json.dumps(content, indent=1).encode() for name, content in small.items()}
+
+    def _manifest(
+        self,
+        state: TrainState,
+        metrics: Mapping[str, float],
+        files: Mapping[str, FileEntry],
+        tensors: Mapping[str, TensorEntry],
+    ) -> Manifest:
+        return Manifest(
+            step=state.step,
+            tokens=state.tokens,
+            samples=state.samples,
+            order_hash=state.order_hash,
+            sources=self.positions(state.samples),
+            world_size=self.engine.size,
+            engine={"name": self.engine.name, "device": self.engine.device.type},
+            tracker=self.tracker_ids(),
+            metrics={name: value for name, value in metrics.items() if not name.startswith("system/")},
+            memory=self.memory(),
+            changes=tuple(self.changes),
+            healthy=state.guard.healthy,
+            skipped=tuple(ledger_json(state.guard.ledger)),
+            files=dict(files),
+            tensors=dict(tensors),
+            **self.describe,
         )
 
     def note_changes(self, changes: Mapping[str, tuple[Any, Any]]) -> None:
@@ -128,8 +121,23 @@ class Checkpointing:
         # Checkpoints from before there was a guard have no such file.
         known = GUARD_FILE in manifest.files
         guard = GuardState.from_json(checkpoint.read_json(GUARD_FILE)) if known else GuardState()
-        self._saved = TrainState(manifest.step, manifest.tokens, manifest.samples, manifest.order_hash, guard)
-        return self._saved
+        return TrainState(manifest.step, manifest.tokens, manifest.samples, manifest.order_hash, guard)
+
+    def roll_back(self, state: TrainState) -> TrainState:
+        """Load the last healthy checkpoint, to go on behind ``state``'s samples; later ones do not count any more.
+
+        Raises `NumericError` on every rank when there is none.
+        """
+        healthy = self.store.latest(healthy=True)
+        if healthy is None:
+            raise NumericError(
+                f"step {state.step}: {state.guard.ledger[-1].reason}, and no healthy checkpoint to go back to: lower "
+                "optimizer.lr, lengthen train.schedule.warmup, or save more often (train.save_every)"
+            )
+        with healthy:
+            before = self.restore(healthy)
+        self.store.set_back(before.step)
+        return before.behind(state)
 
 
 def reader(checkpoint: Checkpoint) -> StateReader:
@@ -146,6 +154,16 @@ def reader(checkpoint: Checkpoint) -> StateReader:
         checkpoint.read_into(name, start, into.numel(), into.numpy().data)
 
     return read
+
+
+def copy_into(tensors: Sequence[LocalTensor], memory: memoryview, offsets: Sequence[int]) -> None:
+    """Copy every tensor's bytes to its offset in ``memory``, from any device; on a CPU with torch's threads."""
+    if not tensors:
+        return
+    host = torch.frombuffer(memory, dtype=torch.uint8)
+    for tensor, offset in zip(tensors, offsets, strict=True):
+        place = host[offset : offset + tensor.flat.nbytes]
+        place.view(tensor.flat.dtype).copy_(tensor.flat)
 
 
 def _segment(tensor: LocalTensor) -> Segment:

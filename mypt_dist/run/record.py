@@ -4,7 +4,7 @@ import json
 import logging
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -70,6 +70,11 @@ class RunRecord:
     def tracker_ids(self) -> dict[str, str]:
         """Ids of the tracked run, for the manifest: a resume continues the same one."""
         return {name: identity for tracker in self._trackers for name, identity in tracker.ids().items()}
+
+    def measured(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Numbers that belong to ``step``, perhaps an earlier one than the loop is at."""
+        if self.journal is not None:
+            self.journal.log(step, metrics)
 
     def saved(self, state: TrainState, folder: Path) -> None:
         """A checkpoint was committed."""

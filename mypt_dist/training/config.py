@@ -1,6 +1,6 @@
 """The ``train`` section of a run file: how long, how much at once, how fast, how often."""
 
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -27,7 +27,8 @@ class TrainConfig(Config):
     eval_every: int = Field(default=250, ge=1)
     eval_windows: int = Field(default=128, ge=1)
     """Validation windows of an evaluation, always the same ones, spread evenly over the validation split."""
-    save_every: int = Field(default=500, ge=1)
+    save_every: Annotated[int, Field(ge=1)] | Literal["auto"] = 500
+    """``auto``: as often as loses the least time, from what a save costs and from ``checkpoints.mtbf_hours``."""
     stop_after: int | None = Field(default=None, ge=1)
     """Stop after this step, with a checkpoint, as if a signal had come. The schedule still ends at ``steps``."""
     guard: GuardConfig = GuardConfig()

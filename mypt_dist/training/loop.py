@@ -1,7 +1,7 @@
 """One loop for pretraining and fine-tuning: they differ in their data and their start, not here."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
@@ -15,6 +15,7 @@ from mypt_dist.training.config import TrainConfig
 from mypt_dist.training.evaluate import Evaluate, language_metrics
 from mypt_dist.training.guard import Entry, objection
 from mypt_dist.training.replicas import digests, odd_ranks
+from mypt_dist.training.saving import Saving
 from mypt_dist.training.schedule import factor
 from mypt_dist.training.signals import SAVE_NOW, VOTES, StopRequest, Wish
 from mypt_dist.training.state import TrainState
@@ -44,30 +45,6 @@ class Observer(Protocol):
     def measured(self, state: TrainState, metrics: Metrics) -> None: ...
 
     def noted(self, state: TrainState, entry: Entry) -> None: ...
-
-
-class Saving(Protocol):
-    """Checkpoints as the loop sees them: what is written goes on while training does."""
-
-    def vote(self) -> Sequence[float]:
-        """This rank's numbers, as many on every rank and at every step, for the sum over all ranks."""
-        ...
-
-    def heard(self, sums: Sequence[float]) -> None:
-        """The sums of all ranks' votes; may be a collective. Raises `SaveError` on every rank alike."""
-        ...
-
-    def begin(self, state: TrainState, metrics: Metrics) -> None:
-        """A save point. Raises `SaveError` on every rank alike."""
-        ...
-
-    def finish(self, state: TrainState, metrics: Metrics) -> None:
-        """The run ends here: ``state`` is saved when this returns. Raises `SaveError` on every rank alike."""
-        ...
-
-    def roll_back(self, state: TrainState) -> TrainState:
-        """The last healthy checkpoint, to go on behind ``state``'s samples. Raises `NumericError` if there is none."""
-        ...
 
 
 @dataclass
@@ -175,7 +152,7 @@ class Trainer:
         self, state: TrainState, metrics: Callable[[], dict[str, float]], *, save: bool, last: bool
     ) -> None:
         config = self.config
-        saving = save or last or state.step % config.save_every == 0
+        saving = save or last or self.saving.due(state)
         if saving or state.step % config.log_every == 0:
             self._report(state, metrics())
         if state.step % config.eval_every == 0 or state.step == config.steps:

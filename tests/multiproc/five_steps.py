@@ -81,6 +81,9 @@ SAMPLES: Samples = Order([SourceShape("a", 10**4)], context=CONTEXT, seed=0).sam
 
 
 class Unsaved:
+    def due(self, state: TrainState) -> bool:
+        return False
+
     def vote(self) -> tuple[float, ...]:
         return ()
 
