@@ -11,6 +11,7 @@ from mypt_dist.checkpoint.lock import Lease, RunLock
 from mypt_dist.checkpoint.manifest import CorruptError, FileEntry, Manifest, SegmentEntry, TensorEntry
 from mypt_dist.checkpoint.orders import Fence, Setup
 from mypt_dist.checkpoint.reading import Checkpoint
+from mypt_dist.checkpoint.receipts import Receipt
 from mypt_dist.checkpoint.remedies import remedy
 from mypt_dist.checkpoint.retention import Retention
 from mypt_dist.checkpoint.segments import ITEM_BYTES, Dtype, Segment
@@ -36,6 +37,7 @@ __all__ = [
     "Manifest",
     "NotAgreedError",
     "Outcome",
+    "Receipt",
     "Retention",
     "RunLock",
     "Saved",

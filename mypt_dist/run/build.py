@@ -21,6 +21,7 @@ from mypt_dist.launch.topology import promised_ranks
 from mypt_dist.models import ModelConfig
 from mypt_dist.models.layers.causal_lm import CausalLM
 from mypt_dist.run.batching import batch_shape
+from mypt_dist.run.canary import CanaryBatch
 from mypt_dist.run.checkpointing import Checkpointing
 from mypt_dist.run.config import RunConfig
 from mypt_dist.run.console import RunView
@@ -71,6 +72,7 @@ class Parts:
     order: Order
     loader: Loader
     windows: EvalWindows
+    canary: CanaryBatch
     flops_per_token: int
     parameters: int
 
@@ -117,17 +119,13 @@ def train(config: RunConfig, *, allow_changes: Sequence[str] = ()) -> Outcome:
             tokenizer=data.tokenizer.state(),
             positions=lambda samples: _positions(parts.order, samples),
             tracker_ids=record.tracker_ids,
+            canary=parts.canary.sing,
             memory=memory.record if memory else lambda: None,
         )
         # Laid out before the state is loaded: throw-away passes must find throw-away moments.
         parts.trainable.settle(torch.zeros((shape.micro_batch, shape.context), dtype=torch.int64, device=engine.device))
-        state = checkpointing.restore(found) if found else TrainState()
-        if found:
-            found.close()
-            checkpointing.note_changes(changes)
-        if not found or found.manifest.world_size != engine.size:
-            # Ranks must not drop the same units, nor repeat those of an earlier part of the run.
-            torch.manual_seed(int(derive_key(config.train.seed, "dropout", engine.rank, state.step)[0]))
+        state = _first_state(found, checkpointing, parts.canary, config.train.seed)
+        checkpointing.note_changes(changes)
         _announce(config, engine, parts, state)
 
         stack.enter_context(record.kept(found, flops_per_token=parts.flops_per_token))
@@ -171,9 +169,25 @@ def _build(config: RunConfig, data: RunData, engine: Engine, shape: BatchShape) 
     trainable = engine.prepare(model, optimizer, recipe)
     vocab_size = _vocab_size(config.model)
     order = data.order(config.train, shape.context)
-    loader = Loader(order, data.gather(vocab_size), shape, device=engine.device, prefetch=config.data.prefetch)
+    gather = data.gather(vocab_size)
+    loader = Loader(order, gather, shape, device=engine.device, prefetch=config.data.prefetch)
     windows = data.evaluation(shape, vocab_size, config.train.eval_windows)
-    return Parts(trainable, order, loader, windows, flops, parameters)
+    first = gather.batch(order.samples(0, 1), shape.context)
+    canary = CanaryBatch(first, trainable, engine, config.train.precision)
+    return Parts(trainable, order, loader, windows, canary, flops, parameters)
+
+
+def _first_state(found: Checkpoint | None, checkpointing: Checkpointing, canary: CanaryBatch, seed: int) -> TrainState:
+    """Where the run stands: at the checkpoint that was found, or at its beginning."""
+    engine, state = checkpointing.engine, TrainState()
+    if found:
+        with found:
+            state = checkpointing.restore(found)
+        canary.check(found.manifest)
+    if not found or found.manifest.world_size != engine.size:
+        # Ranks must not drop the same units, nor repeat those of an earlier part of the run.
+        torch.manual_seed(int(derive_key(seed, "dropout", engine.rank, state.step)[0]))
+    return state
 
 
 def compile_blocks(model: CausalLM) -> None:

@@ -9,9 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mypt_dist.checkpoint import Checkpoint, CheckpointStore, FileEntry, Manifest, Segment, Share, TensorEntry
+from mypt_dist.checkpoint import Canary, Checkpoint, CheckpointStore, Manifest, Receipt, Segment, Share
 from mypt_dist.engine import Engine, LocalTensor, StateReader, Trainable, rng_state, set_rng_state
 from mypt_dist.errors import CheckpointError, NumericError
+from mypt_dist.run.canary import engine_entry
 from mypt_dist.training.guard import GuardState, ledger_json
 from mypt_dist.training.state import TrainState
 from mypt_dist.world import JSON
@@ -35,6 +36,8 @@ class Checkpointing:
     positions: Callable[[int], dict[str, Any]]
     """Where a run of so many samples stands in every source."""
     tracker_ids: Callable[[], dict[str, str]]
+    canary: Callable[[], Canary]
+    """The loss of a fixed batch; a collective."""
     memory: Callable[[], dict[str, int | float] | None] = lambda: None
     """What was predicted and measured of it, once it was."""
     changes: list[dict[str, JSON]] = field(default_factory=list)
@@ -50,26 +53,33 @@ class Checkpointing:
 
     def share(self, state: TrainState, metrics: Mapping[str, float]) -> Share:
         """What this rank saves of ``state``. It is copied when asked for: until then it must not be trained on."""
+        canary = self.canary()
         tensors = [tensor for tensor in self.trainable.local_state() if tensor.flat.numel()]
-        main = self.engine.is_main
-        rest = {"files", "tensors", "sha256"}
+        main, rest = self.engine.is_main, {"files", "tensors", "sha256"}
         return Share(
             step=state.step,
             segments=[_segment(tensor) for tensor in tensors],
             fill=lambda memory, offsets: copy_into(tensors, memory, offsets),
             rank_state={"rng": rng_state()},
             files=self._small_files(state) if main else {},
-            description=self._manifest(state, metrics, {}, {}).model_dump(mode="json", exclude=rest) if main else {},
+            description=self._manifest(state, metrics, Receipt(files={}, tensors={}), canary).model_dump(
+                mode="json", exclude=rest
+            )
+            if main
+            else {},
         )
 
     def save(self, state: TrainState, metrics: Mapping[str, float]) -> Path:
         """Write a checkpoint on all ranks and return its folder. Raises `SaveError` on every rank alike."""
+        canary = self.canary()
         return self.store.save(
             state.step,
             [_segment(tensor) for tensor in self.trainable.local_state()],
             rank_state={"rng": rng_state()},
             files=self._small_files(state) if self.engine.is_main else {},
-            describe=lambda files, tensors: self._manifest(state, metrics, files, tensors),
+            describe=lambda files, tensors: self._manifest(
+                state, metrics, Receipt(files=dict(files), tensors=dict(tensors)), canary
+            ),
         )
 
     def _small_files(self, state: TrainState) -> dict[str, bytes]:
@@ -84,8 +94,8 @@ class Checkpointing:
         self,
         state: TrainState,
         metrics: Mapping[str, float],
-        files: Mapping[str, FileEntry],
-        tensors: Mapping[str, TensorEntry],
+        written: Receipt,
+        canary: Canary,
     ) -> Manifest:
         return Manifest(
             step=state.step,
@@ -94,15 +104,16 @@ class Checkpointing:
             order_hash=state.order_hash,
             sources=self.positions(state.samples),
             world_size=self.engine.size,
-            engine={"name": self.engine.name, "device": self.engine.device.type},
+            engine=engine_entry(self.engine),
             tracker=self.tracker_ids(),
             metrics={name: value for name, value in metrics.items() if not name.startswith("system/")},
             memory=self.memory(),
             changes=tuple(self.changes),
             healthy=state.guard.healthy,
             skipped=tuple(ledger_json(state.guard.ledger)),
-            files=dict(files),
-            tensors=dict(tensors),
+            canary=canary,
+            files=written.files,
+            tensors=written.tensors,
             **self.describe,
         )
 
