@@ -41,6 +41,7 @@ def launch(
         int | None, typer.Option(min=0, help="In a row without a new checkpoint. Default: 3.", show_default=False)
     ] = None,
     min_ranks: Annotated[int | None, typer.Option(min=1, help="Go on with as few, if some are lost for good.")] = None,
+    doctor: Annotated[bool, typer.Option("--doctor", help="Start mypt doctor on the ranks instead.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the command instead of executing it.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print it as JSON instead of executing it.")] = False,
     list_: Annotated[bool, typer.Option("--list", help="List the shipped targets.")] = False,
@@ -65,8 +66,10 @@ def launch(
     config = _checked(run_file, overrides or [], launch.topology.ranks)
     limits = Limits(max_restarts, min_ranks)
     check_limits(launch, limits, supervise)
-    arguments = ["train", run_file, *(overrides or [])]
-    arguments += [text for key in allow_change or [] for text in ("--allow-change", key)]
+    arguments = ["doctor", "--run"] if doctor else ["train"]
+    arguments += [run_file, *(overrides or [])]
+    if not doctor:
+        arguments += [text for key in allow_change or [] for text in ("--allow-change", key)]
     found = command(launch, arguments, os.environ, len(os.sched_getaffinity(0)))
     if as_json:
         _print_json(launch, found)

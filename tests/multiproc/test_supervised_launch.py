@@ -20,13 +20,13 @@ from mypt_dist.launch.exit_notes import FOLDER
 
 pytestmark = pytest.mark.multiproc
 
-STEPS = 60
+STEPS = 30
 
 
 @pytest.fixture
 def run_file(run_mapping: dict[str, Any], tmp_path: Path) -> Path:
     """Long enough to be killed in the middle."""
-    train = {**run_mapping["train"], "steps": STEPS, "save_every": 10, "eval_every": STEPS}
+    train = {**run_mapping["train"], "steps": STEPS, "save_every": 5, "eval_every": STEPS}
     path = tmp_path / "run.json"
     path.write_text(json.dumps({**run_mapping, "train": train}))
     return path
@@ -67,7 +67,7 @@ def kill(pid: int) -> None:
 
 def wait_for_checkpoint(run: Path, supervisor: "subprocess.Popen[str]") -> None:
     deadline = time.monotonic() + 120
-    while not list(run.glob("checkpoints/step-*0")):
+    while not list(run.glob("checkpoints/step-????????")):
         assert supervisor.poll() is None, supervisor.communicate()[0]
         assert time.monotonic() < deadline
         time.sleep(0.02)
