@@ -1,22 +1,17 @@
 """`mypt launch --supervise` with real ranks: what is killed comes back and ends as if nothing had been."""
 
 import json
-import os
 import re
-import signal
-import subprocess
-import sys
 import threading
-import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
+from supervised_runs import ended, kill, manifest, ranks_of, start, wait_for_another_checkpoint
 
-from mypt_dist.checkpoint import Manifest, open_checkpoint, verify_checkpoint
-from mypt_dist.launch.exit_notes import FOLDER
+from mypt_dist.checkpoint import verify_checkpoint
 
 pytestmark = pytest.mark.multiproc
 
@@ -32,55 +27,14 @@ def run_file(run_mapping: dict[str, Any], tmp_path: Path) -> Path:
     return path
 
 
-def start(run_file: Path, *arguments: str) -> "subprocess.Popen[str]":
-    command = [sys.executable, "-m", "mypt_dist", "launch", "cpu", str(run_file), "--supervise", *arguments]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-
-
-def ended(supervisor: "subprocess.Popen[str]") -> tuple[int, str]:
-    output, _ = supervisor.communicate(timeout=240)
-    return supervisor.returncode, output
-
-
-def manifest(run: Path) -> Manifest:
-    with open_checkpoint(run) as checkpoint:
-        return checkpoint.manifest
-
-
-def ranks_of(run_file: Path, *variables: str) -> Iterator[int]:
-    """Processes that have begun to train ``run_file`` with these in their environment."""
-    for path in Path("/proc").glob("[0-9]*"):
-        with suppress(OSError):
-            environ = (path / "environ").read_text(errors="replace").split("\0")
-            command = (path / "cmdline").read_text(errors="replace").split("\0")
-            settings = dict(entry.partition("=")[::2] for entry in environ)
-            if str(run_file) not in command or not {*variables} <= {*environ} or "RANK" not in settings:
-                continue
-            if (Path(settings[FOLDER]) / f"{settings['RANK']}.began").exists():
-                yield int(path.name)
-
-
-def kill(pid: int) -> None:
-    with suppress(ProcessLookupError):
-        os.kill(pid, signal.SIGKILL)
-
-
-def wait_for_checkpoint(run: Path, supervisor: "subprocess.Popen[str]") -> None:
-    deadline = time.monotonic() + 120
-    while not list(run.glob("checkpoints/step-????????")):
-        assert supervisor.poll() is None, supervisor.communicate()[0]
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-
-
 @contextmanager
-def killing(run_file: Path, *variables: str) -> Iterator[None]:
-    """Such a rank dies as soon as it is there, again and again."""
+def killing(run_file: Path, **variables: str) -> Iterator[None]:
+    """Such a rank dies as soon as it has begun, again and again."""
     over = threading.Event()
 
     def go_on() -> None:
         while not over.wait(0.05):
-            for pid in ranks_of(run_file, *variables):
+            for pid in ranks_of(run_file, **variables):
                 kill(pid)
 
     killer = threading.Thread(target=go_on)
@@ -97,8 +51,8 @@ def test_a_killed_rank_comes_back_and_the_run_ends_as_one_that_was_left_alone(
 ) -> None:
     launch(2, "-m", "mypt_dist", "train", str(run_file), f"out={tmp_path / 'alone'}", ACCELERATE_USE_CPU="true")
     supervisor = start(run_file)
-    wait_for_checkpoint(tmp_path / "run", supervisor)
-    for pid in ranks_of(run_file, "RANK=1"):
+    wait_for_another_checkpoint(tmp_path / "run", supervisor)
+    for pid in ranks_of(run_file, RANK="1"):
         kill(pid)
     code, output = ended(supervisor)
     assert code == 0, output
@@ -120,14 +74,14 @@ def test_a_mistake_of_the_user_is_not_repeated(run_file: Path, tmp_path: Path) -
 
 
 def test_a_crash_loop_is_left(run_file: Path) -> None:
-    with killing(run_file, "RANK=1"):
+    with killing(run_file, RANK="1"):
         code, output = ended(start(run_file, "--max-restarts", "1"))
     assert code == 7, output
     assert "supervisor: given up after 1 restarts at step 0 without a new checkpoint" in output
 
 
 def test_where_four_ranks_always_die_two_finish_with_the_same_batch(run_file: Path, tmp_path: Path) -> None:
-    with killing(run_file, "RANK=3", "WORLD_SIZE=4"):
+    with killing(run_file, RANK="3", WORLD_SIZE="4"):
         code, output = ended(start(run_file, "--ranks", "4", "--min-ranks", "2", "--max-restarts", "0"))
     assert code == 0, output
     assert "going on with 2 ranks instead of 4" in output
@@ -138,10 +92,10 @@ def test_where_four_ranks_always_die_two_finish_with_the_same_batch(run_file: Pa
 
 def test_a_stop_is_passed_on_saved_and_reported(run_file: Path, tmp_path: Path) -> None:
     supervisor = start(run_file, "train.steps=100000", "train.save_every=10")
-    wait_for_checkpoint(tmp_path / "run", supervisor)
+    wait_for_another_checkpoint(tmp_path / "run", supervisor)
     supervisor.terminate()
     code, output = ended(supervisor)
     assert code == 143, output
     assert "saved; the same command resumes" in output
     assert verify_checkpoint(tmp_path / "run") == []
-    assert list(ranks_of(run_file)) == []
+    assert ranks_of(run_file) == []

@@ -18,16 +18,25 @@ from mypt_dist.launch.tied import tied
 
 PASSED_ON = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)
 
+ANNOUNCING = (signal.SIGHUP, signal.SIGUSR1)
+"""Signals after which a stricter one is to be expected, and is no demand to drop everything."""
+
+ONE_REQUEST_S = 1.0
+"""Signals so close are one request: Slurm tells every process of a job, and so does whoever started it."""
+
 GONE_WITHIN_S = 30.0
 """A killed process that is still there then is stuck in a driver: waiting longer would not help."""
 
 
 class Stop:
-    """The signals that this process was sent. The first is passed on, the second ends everything at once."""
+    """The signals that this process was sent. A request to stop is passed on, the next one ends everything at once."""
 
     def __init__(self) -> None:
         self.first = 0
+        """The last one that was passed on, 0 for none."""
         self.second = 0
+        """The one that ended everything, 0 for none."""
+        self._since = 0.0
         self._child: subprocess.Popen[bytes] | None = None
         self._folder: Path | None = None
 
@@ -55,14 +64,16 @@ class Stop:
             child.send_signal(self.first)
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
-        if self.first and self._child is not None and self._folder is not None:
-            self.second = number
-            self._child.kill()
-            kill_marked(self._folder)
-        elif not self.first:
-            self.first = number
-            if self._child is not None:
-                self._child.send_signal(number)
+        now = time.monotonic()
+        if self.first and self.first not in ANNOUNCING:
+            if now - self._since >= ONE_REQUEST_S and self._child is not None and self._folder is not None:
+                self.second = number
+                self._child.kill()
+                kill_marked(self._folder)
+            return
+        self.first, self._since = number, now
+        if self._child is not None:
+            self._child.send_signal(number)
 
 
 def attempt(command: Command, stop: Stop) -> Ending:

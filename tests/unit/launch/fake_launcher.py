@@ -1,7 +1,8 @@
 """``fake_launcher.py accelerate.commands.launch [CODE, RANK…]`` starts ranks in their own sessions, as torchrun does.
 
 A RANK is the exit code it ends with, "kill" for one that kills itself, "stay" for one that stays until a signal comes
-and then ends with 128 + signal. The launcher passes signals on, or dies of SIGKILL itself if CODE is "kill".
+and then ends with 128 + signal, "slow" the same a second later, "announced" only at SIGTERM, "deaf" never. The launcher
+passes signals on, or dies of SIGKILL itself if CODE is "kill".
 """
 
 import json
@@ -47,10 +48,13 @@ def rank(what: str) -> int:
         os.kill(os.getpid(), signal.SIGKILL)
     while what == "stay" and not received:
         time.sleep(0.05)
-    # Where the second signal must end it: it does not listen to the first.
-    while what == "deaf":
+    while what == "slow" and not received:
         time.sleep(0.05)
-    return 128 + received[0] if received else int(what)
+    if what == "slow":
+        time.sleep(1.0)
+    while what == "deaf" or (what == "announced" and signal.SIGTERM not in received):
+        time.sleep(0.05)
+    return 128 + received[-1] if received else int(what)
 
 
 if __name__ == "__main__":

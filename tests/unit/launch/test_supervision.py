@@ -78,35 +78,41 @@ def test_progress_makes_the_supervisor_patient_again() -> None:
     assert len(attempts.ranks) == 7
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1])
-def test_a_signal_reaches_the_ranks_and_nothing_is_restarted(number: signal.Signals, tmp_path: Path) -> None:
-    attempts = Attempts(fake(1, "stay", "stay", FAKE_PIDS=str(tmp_path)))
+def signalled(tmp_path: Path, *signals: tuple[float, signal.Signals], what: str = "stay") -> int:
+    """Exit code of a supervisor of two ranks that is sent each signal so many seconds after the one before."""
+    attempts = Attempts(fake(1, what, what, FAKE_PIDS=str(tmp_path)))
 
     def send() -> None:
         wait_until(lambda: len(list(tmp_path.iterdir())) == 2)
-        os.kill(os.getpid(), number)
+        for seconds, number in signals:
+            time.sleep(seconds)
+            os.kill(os.getpid(), number)
 
     sender = threading.Thread(target=send)
     sender.start()
-    assert run(attempts) == 128 + number
+    code = run(attempts)
     sender.join()
     assert len(attempts.ranks) == 1
-
-
-def test_a_second_signal_ends_everything_at_once(tmp_path: Path) -> None:
-    attempts = Attempts(fake(1, "deaf", "deaf", FAKE_PIDS=str(tmp_path)))
-
-    def send() -> None:
-        wait_until(lambda: len(list(tmp_path.iterdir())) == 2)
-        os.kill(os.getpid(), signal.SIGTERM)
-        time.sleep(0.5)
-        os.kill(os.getpid(), signal.SIGINT)
-
-    sender = threading.Thread(target=send)
-    sender.start()
-    assert run(attempts) == 130
-    sender.join()
     assert not any(alive(int(path.name)) for path in tmp_path.iterdir())
+    return code
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1])
+def test_a_signal_reaches_the_ranks_and_nothing_is_restarted(number: signal.Signals, tmp_path: Path) -> None:
+    assert signalled(tmp_path, (0, number)) == 128 + number
+
+
+def test_a_second_request_ends_everything_at_once(tmp_path: Path) -> None:
+    assert signalled(tmp_path, (0, signal.SIGTERM), (1.2, signal.SIGINT), what="deaf") == 130
+
+
+def test_signals_at_once_are_one_request(tmp_path: Path) -> None:
+    """A job's every process is told, and its launcher tells the ranks again."""
+    assert signalled(tmp_path, (0, signal.SIGTERM), (0.05, signal.SIGTERM), what="slow") == 143
+
+
+def test_after_an_announcement_the_stricter_signal_is_passed_on_too(tmp_path: Path) -> None:
+    assert signalled(tmp_path, (0, signal.SIGUSR1), (1.2, signal.SIGTERM), what="announced") == 143
 
 
 def test_a_signal_while_waiting_for_a_restart_ends_the_wait() -> None:
