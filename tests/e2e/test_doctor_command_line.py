@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from mypt_dist.cli import main
 from mypt_dist.run.doctor.report import diagnose
 
 pytestmark = pytest.mark.e2e
@@ -50,3 +51,16 @@ def test_every_check_has_a_name_of_its_own_and_says_what_it_is_for(tmp_path: Pat
     assert all(finding.prevents for finding in findings if finding.status != "skip")
     page = (Path(__file__).parents[2] / "docs/how-to/doctor.md").read_text()
     assert [finding.name for finding in findings if f"| {finding.name} |" not in page] == []
+
+
+def test_a_launcher_starts_it_on_the_ranks(run_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["launch", "ddp", str(run_file), "train.seed=3", "--ranks", "4", "--doctor", "--dry-run"]
+    assert doctor_main([*arguments, "--allow-change", "train.seed"]) == 0
+    assert capsys.readouterr().out.endswith(f"-m mypt_dist doctor --run {run_file} train.seed=3\n")
+
+
+def doctor_main(arguments: list[str]) -> int:
+    try:
+        return main(arguments)
+    except SystemExit as stop:
+        return int(stop.code or 0)

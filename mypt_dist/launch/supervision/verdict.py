@@ -65,7 +65,7 @@ def judge(ending: Ending, stopped: int = 0) -> Verdict:
     if stopped:
         code = min(told.values(), default=128 + stopped)
         return Verdict(False, code, f"{_name(stopped)} came, and not every rank could save: {meaning(code)}")
-    return _worth_it(told, silent)
+    return _worth_it(ending.launcher, told, silent)
 
 
 def meaning(code: int) -> str:
@@ -83,7 +83,7 @@ def _without_ranks(launcher: int, stopped: int) -> Verdict:
     return Verdict(False, launcher, f"the launcher ended with exit code {launcher} before a rank began")
 
 
-def _worth_it(told: Mapping[int, int], silent: Mapping[int, int | None]) -> Verdict:
+def _worth_it(launcher: int, told: Mapping[int, int], silent: Mapping[int, int | None]) -> Verdict:
     hung = [rank for rank, code in told.items() if code == HUNG]
     if hung:
         return Verdict(True, HUNG, f"rank {hung[0]}: {meaning(HUNG)}")
@@ -91,6 +91,8 @@ def _worth_it(told: Mapping[int, int], silent: Mapping[int, int | None]) -> Verd
         return Verdict(True, LOST, f"rank {min(told)}: {meaning(LOST)}")
     rank = min(silent)
     number = silent[rank]
+    if number is None and launcher < 0:
+        return Verdict(True, LOST, f"the launcher was killed by {_name(-launcher)}, its ranks with it")
     if number is None:
         return Verdict(True, LOST, f"rank {rank} died without a word: killed by a signal, or by the system for memory")
     return Verdict(True, 128 - number, f"rank {rank} was killed by {_name(-number)}")

@@ -1,5 +1,7 @@
 """What the command line may say of restarts, and what the launcher is told of signals."""
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -73,3 +75,17 @@ def test_torchrun_gets_the_signals_that_accelerate_has_no_option_for(
     config, _, _ = config_from_args(_filter_args(args, get_args_parser(), [*script, *args.training_script_args]))
     assert config.signals_to_handle == SIGNALS
     assert config.shutdown_timeout == 600
+
+
+def test_a_supervisor_stays_small(run_file: Path) -> None:
+    """It lives as long as the run, in the memory that the ranks need."""
+    code = (
+        "import sys\n"
+        "import mypt_dist.launch.supervision as s\n"
+        "s.supervise = lambda job: (job.newest_step(), job.command(job.ranks), job.at_most(1), 0)[-1]\n"
+        "from mypt_dist.cli import main\n"
+        f"try: main(['launch', 'cpu', {str(run_file)!r}, '--supervise', '--min-ranks', '1'])\n"
+        "except SystemExit as stop: assert not stop.code, stop.code\n"
+        "assert not {'torch', 'accelerate', 'deepspeed', 'mlflow'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -63,6 +63,18 @@ def test_a_killed_rank_is_replaced_and_the_run_ends_well() -> None:
     assert attempts.ranks == [4, 4, 4, 4]
 
 
+def test_a_lone_rank_needs_no_notes() -> None:
+    def alone(code: str) -> Command:
+        return Command({}, [sys.executable, "-c", f"import os, signal; {code}"])
+
+    killed = "os.kill(os.getpid(), signal.SIGSEGV)"
+    attempts = Attempts(alone(killed), alone("os._exit(9)"), alone("pass"))
+    assert run(attempts) == 0
+    assert len(attempts.ranks) == 3
+    assert run(Attempts(alone(killed)), patience=replace(QUICK, restarts=0)) == 139
+    assert run(Attempts(alone("raise SystemExit(6)"))) == 6
+
+
 def test_a_crash_loop_ends_with_the_real_code_and_says_so(caplog: pytest.LogCaptureFixture) -> None:
     attempts = Attempts(fake(1, 7, "kill"))
     with caplog.at_level("WARNING", logger="mypt_dist"):

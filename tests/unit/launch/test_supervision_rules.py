@@ -59,6 +59,13 @@ def test_done_is_done_whatever_the_launcher_says() -> None:
     assert judge(Ending(1, {0: 0, 1: SILENT})).restart
 
 
+def test_who_was_killed_is_told() -> None:
+    assert judge(Ending(1, {0: 7, 1: SILENT})).why.startswith("rank 1 died without a word")
+    assert judge(Ending(-9, {0: SILENT, 1: 7})).why == "the launcher was killed by SIGKILL, its ranks with it"
+    assert judge(Ending(-11, {0: -11})).why == "rank 0 was killed by SIGSEGV"
+    assert judge(Ending(1, {0: 9, 1: SILENT})).why == "rank 0: no progress, ended by its watchdog (exit code 9)"
+
+
 def test_a_launcher_that_starts_nothing_is_not_started_again() -> None:
     verdict = judge(Ending(1, {}))
     assert (verdict.restart, verdict.code) == (False, 1)
