@@ -11,6 +11,7 @@ from mypt_dist.errors import LostPeerError
 from mypt_dist.launch.supervision.gpus import visible_gpus
 from mypt_dist.run.doctor.check import Check, Finding, Result, examine, examine_all, merged, ok
 from mypt_dist.run.doctor.disk import disk_checks
+from mypt_dist.run.doctor.folder import folder_checks
 from mypt_dist.run.doctor.inputs import checkpoint_bytes, run_checks
 from mypt_dist.run.doctor.machine import machine_checks
 from mypt_dist.run.doctor.network import network_checks
@@ -72,6 +73,7 @@ def _local(config: "RunConfig | None", environ: Mapping[str, str]) -> Iterator[C
     yield from disk_checks(
         _out(config), cache(lambda: checkpoint_bytes(config)), config.checkpoints.keep_last if config else 3
     )
+    yield from folder_checks(config.folder if config else None)
     yield from network_checks(environ, _uri(config))
     yield from run_checks(config, environ)
 

@@ -1,6 +1,7 @@
 """Disk, network, data and other ranks: each check with the fault that it is for, beside the healthy case."""
 
 import errno
+import json
 import os
 import socket
 from collections.abc import Iterator
@@ -10,9 +11,10 @@ from typing import Any
 
 import pytest
 
+from mypt_dist.checkpoint import RunLock
 from mypt_dist.checkpoint.files import Files
 from mypt_dist.run.config import RunConfig
-from mypt_dist.run.doctor import disk, inputs, network, together
+from mypt_dist.run.doctor import disk, folder, inputs, network, together
 from mypt_dist.run.doctor.check import Result, examine_all
 
 GB = 1 << 30
@@ -182,3 +184,31 @@ def test_a_run_file_is_held_against_its_data(run_mapping: dict[str, Any], tmp_pa
     narrow = RunConfig.model_validate({**run_mapping, "model": {**run_mapping["model"], "vocab_size": 7}})
     assert statuses(narrow)["data"] == "fail"
     assert set(statuses(None).values()) == {"skip"}
+
+
+def test_a_folder_in_which_a_process_trains_is_found(tmp_path: Path) -> None:
+    assert folder.lock(tmp_path).status == "ok"
+    with RunLock(tmp_path):
+        assert folder.lock(tmp_path).status == "fail"
+        held = json.loads((tmp_path / "run.lock").read_bytes().strip(b" \0\n"))
+    assert folder.lock(tmp_path).status == "ok"
+    gone = {**held, "process": {**held["process"], "started": "1"}}
+    (tmp_path / "run.lock").write_text(json.dumps(gone))
+    assert "taken over" in folder.lock(tmp_path).found
+    (tmp_path / "run.lock").write_text(json.dumps({**held, "process": {**held["process"], "host": "elsewhere"}}))
+    assert folder.lock(tmp_path).status == "warn"
+    (tmp_path / "run.lock").write_text("{")
+    assert folder.lock(tmp_path).status == "warn"
+
+
+def test_a_run_that_cannot_be_resumed_is_found(run_mapping: dict[str, Any], tmp_path: Path) -> None:
+    import mypt_dist
+
+    run = tmp_path / "run"
+    assert folder.checkpoints(run).status == "ok"
+    mypt_dist.train(run_mapping)
+    assert "would resume from step 6" in folder.checkpoints(run).found
+    for step, status in ((6, "warn"), (3, "fail")):
+        (shard,) = (run / f"checkpoints/step-{step:08d}/weights").iterdir()
+        shard.write_bytes(shard.read_bytes()[:-1])
+        assert folder.checkpoints(run).status == status
