@@ -114,7 +114,7 @@ def checkpoint_bytes(config: "RunConfig | None") -> int | None:
         from mypt_dist.run.plan.forecast import Forecaster  # noqa: PLC0415 - loads torch
 
         source = next(iter(config.data.named_sources().values()))
-        vocabulary = DatasetManifest.read(source.path).vocab_size
+        vocabulary = config.model.vocab_size or DatasetManifest.read(source.path).vocab_size
         sized = config.model_copy(update={"model": config.model.with_vocabulary(vocabulary)})
         elements = sum(parameter.elements for parameter in Forecaster(sized, "cpu").parameters)
     except Exception:  # noqa: BLE001 - what is wrong with the run file is told by the checks that are about it

@@ -181,6 +181,8 @@ def test_a_run_file_is_held_against_its_data(run_mapping: dict[str, Any], tmp_pa
     missing = RunConfig.model_validate({**run_mapping, "data": {"path": str(tmp_path / "none")}})
     assert statuses(missing)["data"] == "fail"
     assert inputs.checkpoint_bytes(missing) is None
+    told = missing.model_copy(update={"model": missing.model.with_vocabulary(256)})
+    assert (inputs.checkpoint_bytes(told) or 0) > 0
     narrow = RunConfig.model_validate({**run_mapping, "model": {**run_mapping["model"], "vocab_size": 7}})
     assert statuses(narrow)["data"] == "fail"
     assert set(statuses(None).values()) == {"skip"}
