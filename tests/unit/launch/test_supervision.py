@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -154,28 +155,37 @@ def test_they_would_live_on_if_they_were_not_ended(tmp_path: Path, monkeypatch: 
     os.kill(pid, signal.SIGKILL)
 
 
-@pytest.fixture
-def supervisor(tmp_path: Path) -> Iterator["subprocess.Popen[bytes]"]:
-    """A supervisor in a process of its own, over ranks that stay."""
-    code = (
-        f"import sys, test_supervision as t\nt.run(t.Attempts(t.fake(1, 'stay', 'stay', FAKE_PIDS={str(tmp_path)!r})))"
-    )
+@contextmanager
+def killed_supervisor(tmp_path: Path, before: str = "") -> Iterator[list[int]]:
+    """The ranks of a supervisor that was a process of its own, executed ``before``, and is killed."""
+    ranks = f"t.fake(1, 'stay', 'stay', FAKE_PIDS={str(tmp_path)!r})"
+    imports = "import test_supervision as t, mypt_dist.launch.supervision.child as child"
+    code = f"{imports}\n{before}\nt.run(t.Attempts({ranks}))"
     path = os.pathsep.join([str(FAKE.parent), os.environ.get("PYTHONPATH", "")])
     process = subprocess.Popen([sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": path})
     wait_until(lambda: len(list(tmp_path.iterdir())) == 2)
-    yield process
+    pids = [int(path.name) for path in tmp_path.iterdir()]
+    assert all(alive(pid) for pid in pids)
     process.kill()
     process.wait()
+    yield pids
+    for pid in filter(alive, pids):
+        os.kill(pid, signal.SIGKILL)
 
 
-def test_ranks_do_not_outlive_a_supervisor_that_is_killed(
-    supervisor: "subprocess.Popen[bytes]", tmp_path: Path
-) -> None:
-    ranks = [int(path.name) for path in tmp_path.iterdir()]
-    assert all(alive(pid) for pid in ranks)
-    supervisor.kill()
-    supervisor.wait()
-    wait_until(lambda: not any(alive(pid) for pid in ranks))
+def test_ranks_do_not_outlive_a_supervisor_that_is_killed(tmp_path: Path) -> None:
+    with killed_supervisor(tmp_path) as ranks:
+        wait_until(lambda: not any(alive(pid) for pid in ranks))
+
+
+def test_they_would_if_the_launcher_were_not_tied_to_it(tmp_path: Path) -> None:
+    """The twin of the test above."""
+    with killed_supervisor(tmp_path, before="child.tied = list") as ranks:
+        time.sleep(2)
+        assert all(alive(pid) for pid in ranks)
+        launchers = {int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1]) for pid in ranks}
+    for pid in launchers:
+        wait_until(lambda pid=pid: not alive(pid))
 
 
 def test_lasting_failures_go_on_with_fewer_ranks() -> None:
