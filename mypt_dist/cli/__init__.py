@@ -9,6 +9,12 @@ from mypt_dist.errors import MyptError
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run ``mypt``. Returns the exit code of errors a user can cause; raises SystemExit for all else, as typer does."""
+    from mypt_dist.launch.exit_notes import noted
+
+    return noted(lambda: _main(arguments), os.environ)
+
+
+def _main(arguments: Sequence[str] | None) -> int:
     from mypt_dist.cli.app import app
 
     try:

@@ -6,12 +6,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from mypt_dist.cli.supervise import Limits, check_limits, supervised
 from mypt_dist.cli.tables import print_json, print_table
 from mypt_dist.cli.train import AllowChange, Overrides
 
 if TYPE_CHECKING:
     from mypt_dist.launch.command import Command
     from mypt_dist.launch.plan import Launch
+    from mypt_dist.run.config import RunConfig
 
 Target = Annotated[
     str | None,
@@ -34,13 +36,19 @@ def launch(
     port: Annotated[int | None, typer.Option(min=0, max=65535, help="There; on one machine any free one.")] = None,
     cpu: Annotated[bool, typer.Option("--cpu", help="Compute on CPUs: to try any target on a laptop.")] = False,
     allow_change: AllowChange = None,
+    supervise: Annotated[bool, typer.Option("--supervise", help="Stay, and restart after faults that pass.")] = False,
+    max_restarts: Annotated[
+        int | None, typer.Option(min=0, help="In a row without a new checkpoint. Default: 3.", show_default=False)
+    ] = None,
+    min_ranks: Annotated[int | None, typer.Option(min=1, help="Go on with as few, if some are lost for good.")] = None,
+    doctor: Annotated[bool, typer.Option("--doctor", help="Start mypt doctor on the ranks instead.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the command instead of executing it.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print it as JSON instead of executing it.")] = False,
     list_: Annotated[bool, typer.Option("--list", help="List the shipped targets.")] = False,
 ) -> None:
     """Train what a run file describes on several ranks, shared as a launch file says.
 
-    Launch file and run file are checked first; then this process becomes the launcher.
+    Launch file and run file are checked first; then this process becomes the launcher, or its supervisor.
     """
     if list_:
         _list(as_json)
@@ -55,9 +63,13 @@ def launch(
 
     place = Place(ranks, replicas, nodes, node_rank, address, port, cpu)
     launch = plan(read_launch_file(target), place)
-    _check(run_file, overrides or [], launch.topology.ranks)
-    arguments = ["train", run_file, *(overrides or [])]
-    arguments += [text for key in allow_change or [] for text in ("--allow-change", key)]
+    config = _checked(run_file, overrides or [], launch.topology.ranks)
+    limits = Limits(max_restarts, min_ranks)
+    check_limits(launch, limits, supervise)
+    arguments = ["doctor", "--run"] if doctor else ["train"]
+    arguments += [run_file, *(overrides or [])]
+    if not doctor:
+        arguments += [text for key in allow_change or [] for text in ("--allow-change", key)]
     found = command(launch, arguments, os.environ, len(os.sched_getaffinity(0)))
     if as_json:
         _print_json(launch, found)
@@ -65,16 +77,19 @@ def launch(
         print(found.shell())
     else:
         print(found.shell(), file=sys.stderr, flush=True)
+        if supervise:
+            raise typer.Exit(supervised(launch, place, config, arguments, limits))
         os.execvpe(found.arguments[0], found.arguments, {**os.environ, **found.environment})
 
 
-def _check(run_file: str, overrides: list[str], ranks: int) -> None:
+def _checked(run_file: str, overrides: list[str], ranks: int) -> "RunConfig":
     """Tell what is wrong with a run file once, before there are ranks to tell it."""
-    from mypt_dist.run.batching import batch_shape
     from mypt_dist.run.config import RunConfig
+    from mypt_dist.run.shares import micro_batch_of
 
     config = RunConfig.load(run_file, overrides)
-    batch_shape(config.train, config.model.context, 0, ranks)
+    micro_batch_of(config.train, ranks)
+    return config
 
 
 def _print_json(launch: "Launch", found: "Command") -> None:

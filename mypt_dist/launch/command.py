@@ -12,6 +12,12 @@ from mypt_dist.launch.topology import EXPECTED_RANKS
 SHUTDOWN_TIMEOUT_S = 600
 """After SIGTERM the launcher waits so long for the last checkpoint. Its own 30 seconds kill large ones half-written."""
 
+SIGNALS = "SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1"
+"""What the launcher passes on to the ranks. By itself it leaves out SIGUSR1, by which Slurm tells that time is nearly
+up: it would die of it and leave its ranks behind."""
+
+LAUNCHER = "accelerate.commands.launch"
+
 NO_GPUS = {"ACCELERATE_USE_CPU": "true"}
 """Without it `accelerate launch` starts copies on CPUs that know nothing of each other."""
 HIDDEN_GPUS = {"CUDA_VISIBLE_DEVICES": ""}
@@ -25,6 +31,11 @@ class Command:
     environment: dict[str, str]
     """Besides what is set already."""
     arguments: list[str]
+
+    @property
+    def is_rank(self) -> bool:
+        """Whether the process trains itself, without a launcher."""
+        return LAUNCHER not in self.arguments[:3]
 
     def shell(self) -> str:
         """To be pasted into a shell."""
@@ -41,7 +52,7 @@ def command(launch: Launch, arguments: Sequence[str], environ: Mapping[str, str]
     if launch.topology.engine == "single":
         # A launcher around one process would only stand between it and its signals and exit code.
         return Command(_environment(launch, environ, cores), [sys.executable, *module])
-    launcher = [sys.executable, "-m", "accelerate.commands.launch", *_options(launch)]
+    launcher = [sys.executable, "-m", LAUNCHER, *_options(launch)]
     return Command(_environment(launch, environ, cores), [*launcher, *module])
 
 
@@ -58,6 +69,8 @@ def _environment(launch: Launch, environ: Mapping[str, str], cores: int) -> dict
         needed["CUDA_VISIBLE_DEVICES"] = gpus
     if launch.topology.engine != "single":
         unless_set["TORCH_ELASTIC_SHUTDOWN_TIMEOUT"] = str(SHUTDOWN_TIMEOUT_S)
+        # torchrun's own name for its option --signals-to-handle, which `accelerate launch` does not have.
+        unless_set["PET_SIGNALS_TO_HANDLE"] = SIGNALS
     return needed | {name: value for name, value in unless_set.items() if not environ.get(name)}
 
 

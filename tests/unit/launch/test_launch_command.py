@@ -23,6 +23,8 @@ def command_of(target: str, place: Place, environ: Mapping[str, str] | None = No
     return command(plan(read_launch_file(target), place), ["train", "run.json", *overrides], environ or {}, EIGHT_CORES)
 
 
+SIGNALS = "PET_SIGNALS_TO_HANDLE=SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1 "
+
 GOLDEN = {
     ("single", Place()): "MYPT_EXPECT_RANKS=1 python -m mypt_dist train run.json",
     ("single", Place(cpu=True)): (
@@ -31,29 +33,29 @@ GOLDEN = {
     ),
     ("cpu", Place()): (
         "MYPT_EXPECT_RANKS=2 DS_ACCELERATOR=cpu ACCELERATE_USE_CPU=true OMP_NUM_THREADS=4 "
-        "TORCH_ELASTIC_SHUTDOWN_TIMEOUT=600 python -m accelerate.commands.launch "
+        "TORCH_ELASTIC_SHUTDOWN_TIMEOUT=600 " + SIGNALS + "python -m accelerate.commands.launch "
         "--config_file launch/accelerate/cpu.yaml --num_processes 2 --num_machines 1 --main_process_port 0 "
         "-m mypt_dist train run.json"
     ),
     ("ddp", Place(ranks=16, nodes=2, node_rank=1, address="node0")): (
-        "MYPT_EXPECT_RANKS=16 TORCH_ELASTIC_SHUTDOWN_TIMEOUT=600 python -m accelerate.commands.launch "
+        "MYPT_EXPECT_RANKS=16 TORCH_ELASTIC_SHUTDOWN_TIMEOUT=600 " + SIGNALS + "python -m accelerate.commands.launch "
         "--config_file launch/accelerate/ddp.yaml --num_processes 16 --num_machines 2 --machine_rank 1 "
         "--main_process_ip node0 --main_process_port 29500 --rdzv_backend static -m mypt_dist train run.json"
     ),
     ("hsdp", Place(ranks=8, nodes=1, replicas=4)): (
-        "MYPT_EXPECT_RANKS=8 TORCH_ELASTIC_SHUTDOWN_TIMEOUT=600 python -m accelerate.commands.launch "
+        "MYPT_EXPECT_RANKS=8 TORCH_ELASTIC_SHUTDOWN_TIMEOUT=600 " + SIGNALS + "python -m accelerate.commands.launch "
         "--config_file launch/accelerate/hsdp.yaml --num_processes 8 --num_machines 1 --main_process_port 0 "
         "--parallelism_config_dp_replicate_size 4 --parallelism_config_dp_shard_size 2 -m mypt_dist train run.json"
     ),
     ("zero3", Place(ranks=16, nodes=2, node_rank=0, address="node0", port=7)): (
-        "MYPT_EXPECT_RANKS=16 TORCH_ELASTIC_SHUTDOWN_TIMEOUT=600 python -m accelerate.commands.launch "
+        "MYPT_EXPECT_RANKS=16 TORCH_ELASTIC_SHUTDOWN_TIMEOUT=600 " + SIGNALS + "python -m accelerate.commands.launch "
         "--config_file launch/accelerate/zero3.yaml --num_processes 16 --num_machines 2 --machine_rank 0 "
         "--main_process_ip node0 --main_process_port 7 --rdzv_backend static --deepspeed_multinode_launcher standard "
         "-m mypt_dist train run.json"
     ),
     ("deepspeed/zero2", Place(ranks=2, cpu=True)): (
         "MYPT_EXPECT_RANKS=2 DS_ACCELERATOR=cpu CUDA_VISIBLE_DEVICES='' OMP_NUM_THREADS=4 "
-        "TORCH_ELASTIC_SHUTDOWN_TIMEOUT=600 python -m accelerate.commands.launch "
+        "TORCH_ELASTIC_SHUTDOWN_TIMEOUT=600 " + SIGNALS + "python -m accelerate.commands.launch "
         "--config_file launch/accelerate/deepspeed.yaml --num_processes 2 --num_machines 1 --main_process_port 0 "
         "--deepspeed_config_file launch/deepspeed/zero2.json -m mypt_dist train run.json"
     ),
@@ -68,7 +70,12 @@ def test_the_command_is_what_it_has_been(target: str, place: Place, monkeypatch:
 
 
 def test_what_is_set_already_is_left_as_it_is() -> None:
-    environ = {"OMP_NUM_THREADS": "3", "TORCH_ELASTIC_SHUTDOWN_TIMEOUT": "5", "MYPT_EXPECT_RANKS": "9"}
+    environ = {
+        "OMP_NUM_THREADS": "3",
+        "TORCH_ELASTIC_SHUTDOWN_TIMEOUT": "5",
+        "PET_SIGNALS_TO_HANDLE": "X",
+        "MYPT_EXPECT_RANKS": "9",
+    }
     assert command_of("cpu", Place(), environ).environment == {
         "MYPT_EXPECT_RANKS": "2",
         "DS_ACCELERATOR": "cpu",

@@ -1,0 +1,74 @@
+"""Supervised runs from outside: start one, find its processes, wait for its checkpoints, end them."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+from mypt_dist.checkpoint import Manifest, open_checkpoint
+from mypt_dist.launch.exit_notes import FOLDER
+
+
+def start(run_file: Path, *arguments: str) -> "subprocess.Popen[str]":
+    """A supervisor of two CPU ranks that train ``run_file``."""
+    command = [sys.executable, "-m", "mypt_dist", "launch", "cpu", str(run_file), "--supervise", *arguments]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def ended(supervisor: "subprocess.Popen[str]", within_s: float = 240) -> tuple[int, str]:
+    """Its exit code and what all its processes said."""
+    output, _ = supervisor.communicate(timeout=within_s)
+    return supervisor.returncode, output
+
+
+def manifest(run: Path) -> Manifest:
+    """Of the newest checkpoint."""
+    with open_checkpoint(run) as checkpoint:
+        return checkpoint.manifest
+
+
+def processes(run_file: Path) -> Iterator[tuple[int, dict[str, str]]]:
+    """Number and environment of the launcher and of every rank that has begun."""
+    for path in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            command = (path / "cmdline").read_text(errors="replace").split("\0")
+            environ = (path / "environ").read_text(errors="replace").split("\0")
+            settings = dict(entry.partition("=")[::2] for entry in environ)
+            if str(run_file) in command and FOLDER in settings:
+                rank = settings.get("RANK")
+                if rank is None or (Path(settings[FOLDER]) / f"{rank}.began").exists():
+                    yield int(path.name), settings
+
+
+def ranks_of(run_file: Path, **variables: str) -> list[int]:
+    """Ranks that have begun, with these in their environment."""
+    return [pid for pid, environ in processes(run_file) if "RANK" in environ and variables.items() <= environ.items()]
+
+
+def launcher_of(run_file: Path) -> list[int]:
+    """The process between supervisor and ranks, if it is there."""
+    return [pid for pid, environ in processes(run_file) if "RANK" not in environ]
+
+
+def kill(pid: int, number: int = signal.SIGKILL) -> None:
+    """Send a signal to a process that may be gone."""
+    with suppress(ProcessLookupError):
+        os.kill(pid, number)
+
+
+def committed(run: Path) -> set[str]:
+    """Names of the checkpoints that are whole."""
+    return {path.name for path in run.glob("checkpoints/step-????????")}
+
+
+def wait_for_another_checkpoint(run: Path, supervisor: "subprocess.Popen[str]") -> None:
+    """Beside those that are there."""
+    before, deadline = committed(run), time.monotonic() + 120
+    while not committed(run) - before:
+        assert supervisor.poll() is None, supervisor.communicate()[0]
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
