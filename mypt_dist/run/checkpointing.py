@@ -1,7 +1,8 @@
 """Between the live state of a run and its checkpoints: what is written, what is read back, under which names."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from mypt_dist.checkpoint import Checkpoint, CheckpointStore, Manifest, Segment
+from mypt_dist.checkpoint.layout import rank_state_name
 from mypt_dist.engine import Engine, LocalTensor, StateReader, Trainable, rng_state, set_rng_state
 from mypt_dist.errors import CheckpointError
 from mypt_dist.training.state import TrainState
@@ -77,11 +79,23 @@ class Checkpointing:
         """Continue where ``checkpoint`` was written. Random states only if the world has the same size."""
         manifest = checkpoint.manifest
         self.trainable.load_state(reader(checkpoint))
-        self.trainable.load_scaler_state(checkpoint.read_json(ENGINE_FILE)["scaler"])
+        with _as_it_was_saved(checkpoint, ENGINE_FILE):
+            self.trainable.load_scaler_state(checkpoint.read_object(ENGINE_FILE)["scaler"])
         if manifest.world_size == self.engine.size:
-            set_rng_state(checkpoint.rank_state(self.engine.rank)["rng"])
+            with _as_it_was_saved(checkpoint, rank_state_name(self.engine.rank)):
+                set_rng_state(checkpoint.rank_state(self.engine.rank)["rng"])
         self.changes = [dict(change) for change in manifest.changes]
         return TrainState(manifest.step, manifest.tokens, manifest.samples, manifest.order_hash)
+
+
+@contextmanager
+def _as_it_was_saved(checkpoint: Checkpoint, name: str) -> Iterator[None]:
+    """Turn what using the content of a file raises, if nothing here wrote it, into `CheckpointError`."""
+    try:
+        yield
+    except (LookupError, TypeError, ValueError, RuntimeError) as error:
+        reason = f"{type(error).__name__}: {error}"
+        raise CheckpointError(f"{checkpoint.folder / name} does not hold what a run saves in it ({reason})") from None
 
 
 def reader(checkpoint: Checkpoint) -> StateReader:
