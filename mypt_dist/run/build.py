@@ -12,7 +12,7 @@ import torch
 
 from mypt_dist import log as logs
 from mypt_dist.checkpoint import Checkpoint, CheckpointStore, RunLock
-from mypt_dist.data.loader import BatchShape, EvalWindows, Loader
+from mypt_dist.data.loader import BatchShape, EvalWindows, Loader, Prefetch
 from mypt_dist.data.order import Order
 from mypt_dist.data.permute import derive_key
 from mypt_dist.engine import Engine, StepRecipe, Trainable
@@ -24,6 +24,7 @@ from mypt_dist.run.batching import batch_shape
 from mypt_dist.run.checkpointing import Checkpointing
 from mypt_dist.run.config import RunConfig
 from mypt_dist.run.console import RunView
+from mypt_dist.run.damage import damage_book
 from mypt_dist.run.data import RunData, open_data
 from mypt_dist.run.main_rank import on_main
 from mypt_dist.run.observer import RunObserver
@@ -102,6 +103,7 @@ def train(config: RunConfig, *, allow_changes: Sequence[str] = ()) -> Outcome:
         stack.callback(parts.loader.close)
 
         record = RunRecord(config, engine, data, parts.parameters)
+        damage = damage_book(config, data, engine, found, record)
         checkpointing = Checkpointing(
             store=store,
             engine=engine,
@@ -111,6 +113,7 @@ def train(config: RunConfig, *, allow_changes: Sequence[str] = ()) -> Outcome:
             positions=lambda samples: _positions(parts.order, samples),
             tracker_ids=record.tracker_ids,
             memory=memory.record if memory else lambda: None,
+            damage=damage.to_json,
         )
         # Laid out before the state is loaded: throw-away passes must find throw-away moments.
         parts.trainable.settle(torch.zeros((shape.micro_batch, shape.context), dtype=torch.int64, device=engine.device))
@@ -125,7 +128,7 @@ def train(config: RunConfig, *, allow_changes: Sequence[str] = ()) -> Outcome:
 
         stack.enter_context(record.kept(found, flops_per_token=parts.flops_per_token))
         view = stack.enter_context(RunView(engine.rank, state.step, config.train.steps))
-        observer = RunObserver(view, record, memory)
+        observer = RunObserver(view, record, memory, damage.metrics)
         trainer = Trainer(
             config=config.train,
             engine=engine,
@@ -135,6 +138,7 @@ def train(config: RunConfig, *, allow_changes: Sequence[str] = ()) -> Outcome:
             save=lambda at, metrics: record.saved(at, checkpointing.save(at, metrics)),
             observer=observer,
             stop=stop,
+            damage=damage,
             flops_per_token=parts.flops_per_token,
             peak_flops=engine.sum(peak_flops(engine.device, config.train.precision))[0],
         )
@@ -161,7 +165,8 @@ def _build(config: RunConfig, data: RunData, engine: Engine, shape: BatchShape) 
     trainable = engine.prepare(model, optimizer, recipe)
     vocab_size = _vocab_size(config.model)
     order = data.order(config.train, shape.context)
-    loader = Loader(order, data.gather(vocab_size), shape, device=engine.device, prefetch=config.data.prefetch)
+    ahead = Prefetch(config.data.prefetch, config.data.read_timeout_s)
+    loader = Loader(order, data.gather(vocab_size), shape, device=engine.device, ahead=ahead)
     windows = data.evaluation(shape, vocab_size, config.train.eval_windows)
     return Parts(trainable, order, loader, windows, flops, parameters)
 

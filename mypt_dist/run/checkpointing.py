@@ -36,6 +36,8 @@ class Checkpointing:
     tracker_ids: Callable[[], dict[str, str]]
     memory: Callable[[], dict[str, int | float] | None] = lambda: None
     """What was predicted and measured of it, once it was."""
+    damage: Callable[[], dict[str, JSON]] = dict
+    """Damaged data that was skipped."""
     changes: list[dict[str, JSON]] = field(default_factory=list)
 
     def save(self, state: TrainState, metrics: Mapping[str, float]) -> Path:
@@ -57,7 +59,7 @@ class Checkpointing:
                 changes=tuple(self.changes),
                 files=dict(files),
                 tensors=dict(tensors),
-                **self.describe,
+                **{**self.describe, "data": {**self.describe["data"], "damage": self.damage()}},
             )
 
         small = {TOKENIZER_FILE: self.tokenizer, ENGINE_FILE: {"scaler": self.trainable.scaler_state()}}

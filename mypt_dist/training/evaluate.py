@@ -9,13 +9,14 @@ from torch import nn
 from mypt_dist.data.loader import EvalWindows
 from mypt_dist.engine import Engine
 from mypt_dist.engine.host import peers_may_be_lost
+from mypt_dist.training.damage import together
 
 
 def evaluate(engine: Engine, model: nn.Module, windows: EvalWindows) -> dict[str, float]:
     """``val/loss`` in nats per token, ``val/ppl``, ``val/bpb`` in bits per byte; the model is left in training mode."""
     model.eval()
     total = torch.zeros((), dtype=torch.float64)
-    batches = windows.batches()
+    batches = together(engine, windows.batches, "evaluation")
     # Where weights are sharded, forward passes are collectives.
     with torch.no_grad(), peers_may_be_lost():
         for batch in (batch.to(engine.device) for batch in batches):
