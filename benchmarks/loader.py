@@ -65,7 +65,7 @@ def loader_for(folder: Path) -> Callable[[int], object]:
     import torch
 
     from mypt_dist.data.config import DataConfig
-    from mypt_dist.data.loader import BatchShape, Loader
+    from mypt_dist.data.loader import BatchShape, Loader, Prefetch
     from mypt_dist.models.gpt import GPTConfig
     from mypt_dist.run.data import open_data
     from mypt_dist.training.config import TrainConfig
@@ -74,7 +74,7 @@ def loader_for(folder: Path) -> Callable[[int], object]:
     data = open_data(DataConfig(path=folder), model)
     order = data.order(TrainConfig(steps=10, batch_size=BATCH), CONTEXT)
     shape = BatchShape(BATCH, BATCH, CONTEXT)
-    loader = Loader(order, data.gather(50304), shape, device=torch.device("cpu"), prefetch=0)
+    loader = Loader(order, data.gather(50304), shape, device=torch.device("cpu"), ahead=Prefetch(0))
     return loader.step
 
 

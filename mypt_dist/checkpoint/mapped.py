@@ -50,11 +50,13 @@ class MappedFiles:
         return digest
 
     def get(self, name: str, size: int) -> mmap:
-        """A mapped file of ``size`` bytes, not 0. Valid until the next call. Raises OSError, `CheckpointError`."""
+        """A mapped file of ``size`` bytes. Valid until the next call. Raises OSError, `CheckpointError`."""
         if name not in self._kept:
             path = self._folder / name
             if self._disk.files.status(path).st_size != size:
                 raise CheckpointError(f"{path} has another size than when it was verified")
+            if not size:
+                raise CheckpointError(f"{path} is empty, but holds tensors as the manifest says")
             if len(self._kept) >= KEPT:
                 self._kept.pop(next(iter(self._kept))).close()
             self._kept[name] = self._disk.files.map(path)

@@ -64,10 +64,14 @@ class Checkpoint:
 
     def rank_state(self, rank: int) -> dict[str, Any]:
         """What a rank put aside for itself, of use only to as many ranks as there were. Raises `CheckpointError`."""
-        state = self.read_json(rank_state_name(rank))
-        if not isinstance(state, dict):
-            raise CheckpointError(f"{self.folder / rank_state_name(rank)} must hold an object")
-        return state
+        return self.read_object(rank_state_name(rank))
+
+    def read_object(self, name: str) -> dict[str, Any]:
+        """The object in a JSON file of the checkpoint. Raises `CheckpointError`."""
+        value = self.read_json(name)
+        if not isinstance(value, dict):
+            raise CheckpointError(f"{self.folder / name} must hold an object, got {type(value).__name__}")
+        return value
 
     def read_json(self, name: str) -> Any:
         """The value in a JSON file of the checkpoint. Raises `CheckpointError`."""

@@ -1,6 +1,11 @@
-"""JSON as the standard has it: no NaN, no Infinity, no key twice. Python's reader accepts all three."""
+"""JSON as the standard has it: no NaN, no Infinity, no key twice. Python's reader accepts all three.
+
+Nor any number that would become infinite, such as ``1e999``, or whole one of more than 64 bits: what comes after the
+file is checked computes with it.
+"""
 
 import json
+import math
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -34,7 +39,9 @@ def read_text(path: Path) -> str:
 def parse_json(text: str, where: str) -> Any:
     """The value of ``text``. ``where`` names its origin in the message of a `ConfigError`."""
     try:
-        return json.loads(text, parse_constant=_refuse_constant, object_pairs_hook=unique_keys)
+        return json.loads(
+            text, parse_constant=_refuse_constant, parse_float=_finite, parse_int=_whole, object_pairs_hook=unique_keys
+        )
     except json.JSONDecodeError as error:
         raise ConfigError(f"{where} is not valid JSON: {error}") from None
     except (ValueError, RecursionError) as error:
@@ -50,6 +57,24 @@ def unique_keys(pairs: list[tuple[Any, Any]]) -> dict[Any, Any]:
         twice = next(key for key in keys if keys.count(key) > 1)
         raise ValueError(f"the key {twice!r} stands twice in one object")
     return mapping
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if math.isinf(value):
+        raise ValueError(f"{text[:40]} is beyond all numbers that can be computed with")
+    return value
+
+
+def _whole(text: str) -> int:
+    return check_whole(int(text))
+
+
+def check_whole(value: int) -> int:
+    """``value``. Raises ValueError beyond 64 bits."""
+    if not -(1 << 63) <= value < 1 << 64:
+        raise ValueError(f"a whole number of {value.bit_length()} bits: no setting or count has more than 64")
+    return value
 
 
 def _refuse_constant(name: str) -> NoReturn:

@@ -1,12 +1,15 @@
-"""YAML for a user's own run file: 1.2 numbers (``3e-5`` is one), no key twice, no Python objects."""
+"""YAML for a user's own run file: 1.2 numbers (``3e-5`` is one), no key twice, no Python objects, no alias bombs."""
 
 import re
 from typing import Any
 
 import yaml
 
-from mypt_dist.config.strict_json import unique_keys
+from mypt_dist.config.strict_json import check_whole, unique_keys
 from mypt_dist.errors import ConfigError
+
+MAX_VALUES = 100_000
+"""Of one file. Ten lines of aliases can stand for 10^10 values, which fill the memory once they are written out."""
 
 
 class _Loader(yaml.SafeLoader):
@@ -31,8 +34,26 @@ _Loader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(rf"^(?:{_FLO
 def parse_yaml(text: str, where: str) -> Any:
     """The value of ``text``. ``where`` names its origin in the message of a `ConfigError`."""
     try:
-        return yaml.load(text, Loader=_Loader)  # noqa: S506 - a subclass of SafeLoader
+        value = yaml.load(text, Loader=_Loader)  # noqa: S506 - a subclass of SafeLoader
+        _check_size(value, {})
     except yaml.YAMLError as error:
         raise ConfigError(f"{where} is not valid YAML: {' '.join(str(error).split())}") from None
-    except (RecursionError, ValueError) as error:
-        raise ConfigError(f"{where} is not valid YAML: {type(error).__name__}") from None
+    except RecursionError:
+        raise ConfigError(f"{where} is not valid YAML: it is nested too deeply, or within itself") from None
+    except ValueError as error:
+        raise ConfigError(f"{where} is not valid YAML: {error}") from None
+    return value
+
+
+def _check_size(value: Any, known: dict[int, int]) -> int:
+    """How many values ``value`` stands for, aliases written out; each is visited once. Raises ValueError."""
+    if isinstance(value, int):
+        check_whole(value)
+    if not isinstance(value, dict | list):
+        return 1
+    if id(value) not in known:
+        parts = value.values() if isinstance(value, dict) else value
+        known[id(value)] = 1 + sum(_check_size(part, known) for part in parts)
+        if known[id(value)] > MAX_VALUES:
+            raise ValueError(f"it stands for more than {MAX_VALUES:,} values")
+    return known[id(value)]

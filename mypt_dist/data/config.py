@@ -7,6 +7,8 @@ from pydantic import Field, model_validator
 
 from mypt_dist.config import Config
 from mypt_dist.data.order import Shuffle
+from mypt_dist.data.shard_tokens import Reader
+from mypt_dist.data.stream import OnDamage
 
 
 class SourceConfig(Config):
@@ -37,6 +39,16 @@ class DataConfig(Config):
     stands before in the window, as GPT-2 did: the end-of-text token tells, and attention without a mask is faster."""
     prefetch: int = Field(default=2, ge=0, le=64)
     """Steps gathered ahead while the current one trains."""
+    reader: Reader = "memmap"
+    """``memmap`` is the fastest where files stay as they are. ``pread`` is for network disks: a file that is cut short
+    or fails while it is read is an error there, and mapped it would kill the process; costs some 1 µs a window."""
+    on_damage: OnDamage = "fail"
+    """What to do when a block of a shard is not what was written. ``skip`` consumes its windows without learning from
+    them. The default tells you: a disk that changes one block will change more."""
+    max_damaged: float = Field(default=0.01, gt=0, lt=1)
+    """With ``skip``: the share of all blocks above which the run ends all the same."""
+    read_timeout_s: float = Field(default=300.0, gt=0)
+    """Seconds that a step waits for its data before the run ends: longer than a network disk takes to fail over."""
 
     @model_validator(mode="after")
     def _one_of_both(self) -> Self:

@@ -1,7 +1,6 @@
 """The micro-batches of any step for one rank, gathered and moved ahead of time."""
 
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -9,6 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from mypt_dist.data.ahead import WorkAhead
 from mypt_dist.data.batch import IGNORE, Batch
 from mypt_dist.data.order import Order, Samples, chain
 from mypt_dist.data.stream import TokenStream
@@ -47,10 +47,24 @@ class Step:
     """Of all ranks."""
     num_bytes: Callable[[], int]
     """Of this rank's targets. Counted only when asked: bits per byte are wanted now and then, batches always."""
+    skipped: int = 0
+    """Windows of this rank that touch damaged data: they are consumed, but nothing is learned from them."""
+    damaged: tuple[str, ...] = ()
+    """The blocks they touch, as `TokenStream.gather` names them."""
 
     def fold(self, order_hash: str) -> str:
         """The audit hash after this step."""
         return chain(order_hash, self.samples)
+
+
+@dataclass(frozen=True, slots=True)
+class Prefetch:
+    """How far a thread works ahead of training."""
+
+    steps: int = 2
+    """0: not at all, there is no thread."""
+    timeout_s: float = 300.0
+    """Seconds that a step waits for the thread before it is given up."""
 
 
 class TokenGather:
@@ -69,24 +83,41 @@ class TokenGather:
         self._byte_lengths = byte_lengths
         self._vocab_size = vocab_size
         self._document_end = document_end
+        self.damaged: set[str] = set()
+        """Damaged blocks that batches so far were to hold. Whoever asks may empty it."""
 
     def batch(self, samples: Samples, context: int) -> Batch:
-        """(len(samples), context) inputs and labels on the host. Raises `DataError` for an impossible token."""
+        """(len(samples), context) inputs and labels on the host.
+
+        A window on damaged data has no targets, if such are skipped. Raises `DataError` for damage and for an
+        impossible token.
+        """
         block = np.empty((len(samples), context + 1), dtype=np.int64)
         if len(self._streams) == 1:
-            self._streams[0].gather(samples.start, block)
+            skipped = self._gather(self._streams[0], samples.start, block)
             self._streams[0].check(block, self._vocab_size)
         else:
+            skipped = []
             for number, stream in enumerate(self._streams):
                 rows = np.flatnonzero(samples.source == number)
                 part = np.empty((len(rows), context + 1), dtype=np.int64)
-                stream.gather(samples.start[rows], part)
+                skipped += rows[self._gather(stream, samples.start[rows], part)].tolist()
                 stream.check(part, self._vocab_size)
                 block[rows] = part
         tokens = torch.from_numpy(block)
-        inputs = tokens[:, :-1]
+        inputs, labels = tokens[:, :-1], tokens[:, 1:]
+        if skipped:
+            labels = labels.clone()
+            labels[skipped] = IGNORE
         segments = None if self._document_end is None else segments_of(inputs, self._document_end)
-        return Batch(inputs, tokens[:, 1:], len(samples) * context, segments)
+        return Batch(inputs, labels, (len(samples) - len(skipped)) * context, segments)
+
+    def _gather(self, stream: TokenStream, starts: NDArray[np.int64], out: NDArray[np.int64]) -> list[int]:
+        """The rows that touch damaged blocks."""
+        skipped = stream.gather(starts, out)
+        for blocks in skipped.values():
+            self.damaged.update(blocks)
+        return list(skipped)
 
     def num_bytes(self, batches: Sequence[Batch]) -> int:
         """UTF-8 bytes that the learned labels of host ``batches`` stand for: what bits per byte are counted in."""
@@ -107,21 +138,26 @@ class Loader:
     """
 
     def __init__(
-        self, order: Order, gather: TokenGather, shape: BatchShape, *, device: torch.device, prefetch: int = 2
+        self,
+        order: Order,
+        gather: TokenGather,
+        shape: BatchShape,
+        *,
+        device: torch.device,
+        ahead: Prefetch | None = None,
     ) -> None:
+        ahead = ahead or Prefetch()
         self._order, self._gather, self._shape = order, gather, shape
-        self._device, self._prefetch = device, prefetch
+        self._device, self._prefetch = device, ahead.steps
         self._chunk = (0, order.samples(0, 0))
-        self._ahead: dict[int, Future[Step]] = {}
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="loader")
+        self._ahead = WorkAhead(self._build, ahead.timeout_s)
 
     def step(self, position: int) -> Step:
         """This rank's part of the step that starts at sample ``position``. Raises `DataError`."""
         if self._prefetch == 0:
             return self._build(position)
-        wanted = [position + ahead * self._shape.per_step for ahead in range(self._prefetch + 1)]
-        self._ahead = {at: self._ahead.get(at) or self._thread.submit(self._build, at) for at in wanted}
-        return self._ahead.pop(position).result()
+        per_step = self._shape.per_step
+        return self._ahead.result(position, [position + ahead * per_step for ahead in range(1, self._prefetch + 1)])
 
     @property
     def context(self) -> int:
@@ -134,15 +170,23 @@ class Loader:
 
     def close(self) -> None:
         """Stop gathering ahead."""
-        self._thread.shutdown(wait=True, cancel_futures=True)
+        self._ahead.close()
 
     def _build(self, position: int) -> Step:
         shape = self._shape
         samples = self._samples(position)
         mine = samples[shape.rank * shape.per_rank : (shape.rank + 1) * shape.per_rank]
         parts = [mine[i : i + shape.micro_batch] for i in range(0, shape.per_rank, shape.micro_batch)]
+        self._gather.damaged.clear()
         host = [self._gather.batch(part, shape.context) for part in parts]
-        return Step([self._move(batch) for batch in host], samples, lambda: self._gather.num_bytes(host))
+        targets = sum(batch.num_targets for batch in host)
+        return Step(
+            [self._move(batch) for batch in host],
+            samples,
+            lambda: self._gather.num_bytes(host),
+            skipped=shape.per_rank - targets // shape.context,
+            damaged=tuple(sorted(self._gather.damaged)),
+        )
 
     def _samples(self, position: int) -> Samples:
         per_step = self._shape.per_step

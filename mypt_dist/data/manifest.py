@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
-from pydantic import Field, StrictInt, StrictStr
+from pydantic import Field, SerializerFunctionWrapHandler, StrictInt, StrictStr, model_serializer
 
 from mypt_dist.config import Config, read_json, validate
+from mypt_dist.data.blocks import DIGITS, blocks_of
 from mypt_dist.errors import ConfigError, DataError
 from mypt_dist.tokenizers import END_OF_TEXT, Tokenizer, fingerprint_of, load_tokenizer
 
@@ -35,6 +36,14 @@ class ShardEntry(Config):
     tokens: Annotated[int, Field(gt=0, strict=True)]
     sha256: Sha256
     """Of the whole file, header included."""
+    crc32: Annotated[str, Field(pattern=r"^([0-9a-f]{8})+$")] | None = None
+    """Of each block of 1 MiB, one after the other. Datasets prepared before there were any have none."""
+
+    @model_serializer(mode="wrap")
+    def _without_null(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # An older dataset is spelled as it always was: its hash says so.
+        fields: dict[str, Any] = handler(self)
+        return {key: value for key, value in fields.items() if value is not None}
 
 
 class TokenizerRecord(Config):
@@ -204,6 +213,8 @@ class DatasetManifest(Config):
                 size = HEADER_BYTES + shard.tokens * np.dtype(self.dtype).itemsize
                 expected[f"splits.{name}.shards.{i}.bytes"] = (shard.bytes, size)
                 expected[f"splits.{name}.shards.{i}.file"] = (shard.file, shard_name(name, i))
+                blocks = len(shard.crc32) // DIGITS if shard.crc32 is not None else blocks_of(size)
+                expected[f"blocks of splits.{name}.shards.{i}.crc32"] = (blocks, blocks_of(size))
         return [f"  {key} is {said!r}, should be {right!r}" for key, (said, right) in expected.items() if said != right]
 
 

@@ -1,58 +1,134 @@
 """A split of a dataset as one long row of tokens, whatever the shards it is cut into."""
 
-from collections.abc import Sequence
+import logging
+from bisect import bisect_right
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mypt_dist.data.manifest import DatasetManifest
+from mypt_dist.data.blocks import BLOCK_BITS, BLOCK_BYTES
+from mypt_dist.data.files import PatientFiles
+from mypt_dist.data.manifest import HEADER_BYTES, DatasetManifest
+from mypt_dist.data.shard_tokens import DAMAGED, ArrayTokens, Reader, ShardTokens
 from mypt_dist.data.shards import open_shard
 from mypt_dist.errors import ConfigError, DataError
 
+log = logging.getLogger(__name__)
+
+OnDamage: TypeAlias = Literal["fail", "skip"]
+FILLER = 0
+"""The token that stands in a window which is skipped: an id of every vocabulary."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """How shards are read, and what a damaged block means."""
+
+    reader: Reader = "memmap"
+    on_damage: OnDamage = "fail"
+    source: str = "main"
+    """What the run calls the dataset, for the names of damaged blocks."""
+
 
 class TokenStream:
-    """The memory-mapped tokens of one split, shard after shard."""
+    """The tokens of one split, shard after shard. For one thread at a time."""
 
-    def __init__(self, name: str, shards: Sequence[NDArray[np.uint16] | NDArray[np.uint32]]) -> None:
+    def __init__(self, name: str, shards: Sequence[ShardTokens | NDArray[Any]], reading: Reading | None = None) -> None:
         self.name = name
-        # A plain view of the map: slicing np.memmap itself costs microseconds of Python each time.
-        self._shards = [np.asarray(shard) for shard in shards]
-        self._ends = np.cumsum([len(shard) for shard in self._shards], dtype=np.int64)
-        self._first_end = int(self._ends[0]) if len(self._shards) else 0
+        self._reading = reading or Reading()
+        self._shards = [s if isinstance(s, ShardTokens) else ArrayTokens(s) for s in shards]
+        self._ends = np.cumsum([len(shard) for shard in self._shards], dtype=np.int64).tolist()
+        self._first_end: int = self._ends[0] if self._shards else 0
 
     @classmethod
-    def open(cls, folder: Path, manifest: DatasetManifest, split: str) -> "TokenStream":
-        """Map the shards of ``split``; their sizes and headers are checked, their content is not read.
+    def open(cls, folder: Path, manifest: DatasetManifest, split: str, reading: Reading | None = None) -> "TokenStream":
+        """Open the shards of ``split``; their sizes and headers are checked, their content when it is first read.
 
         Raises `DataError` for a damaged shard.
         """
+        reading, files = reading or Reading(), PatientFiles()
         entries, fingerprint = manifest.split(split).shards, manifest.tokenizer.fingerprint
-        return cls(f"{folder}/{split}", [open_shard(folder, entry, manifest.dtype, fingerprint) for entry in entries])
+        if any(entry.crc32 is None for entry in entries):
+            log.info("%s: prepared without checksums of blocks; only mypt data verify finds damage in it", folder)
+        shards = [
+            ShardTokens(
+                open_shard(folder, entry, manifest.dtype, fingerprint),
+                folder / entry.file,
+                entry,
+                files,
+                reading.reader,
+            )
+            for entry in entries
+        ]
+        return cls(f"{folder}/{split}", shards, reading)
 
     def __len__(self) -> int:
-        return int(self._ends[-1]) if len(self._shards) else 0
+        return self._ends[-1] if self._shards else 0
 
-    def gather(self, starts: NDArray[np.int64], out: NDArray[np.int64]) -> None:
-        """Copy ``out.shape[1]`` tokens from each of ``starts`` (n,) into the rows of ``out`` (n, T)."""
+    def gather(self, starts: NDArray[np.int64], out: NDArray[np.int64]) -> dict[int, list[str]]:
+        """Copy ``out.shape[1]`` tokens from each of ``starts`` (n,) into the rows of ``out`` (n, T).
+
+        Returns the rows that hold `FILLER` instead because they touch damaged blocks, and those blocks, as
+        ``source:file:block``. Raises `DataError`, also for a damaged
+        block unless such are skipped.
+        """
         length = out.shape[1]
-        first = self._shards[0]
-        for row, start in zip(out, starts.tolist(), strict=True):
-            if start + length <= self._first_end:
-                row[:] = first[start : start + length]
-            else:
-                self._copy(start, row)
+        if not len(starts):
+            return {}
+        first, first_end, skipped = self._shards[0], self._first_end, dict[int, list[str]]()
+        view, state, width = first.view, first.state, first.width
+        if view is None or length * width > BLOCK_BYTES:
+            # Read, not mapped; or so long that a block between the first and the last is to be looked at, too.
+            first_end = -1
+        for number, (row, start) in enumerate(zip(out, starts.tolist(), strict=True)):
+            end = start + length
+            if end <= first_end and not (
+                state[(HEADER_BYTES + start * width) >> BLOCK_BITS]
+                or state[(HEADER_BYTES - 1 + end * width) >> BLOCK_BITS]
+            ):
+                row[:] = view[start:end]  # type: ignore[index]  # first_end says so
+            elif blocks := self._copy(start, row):
+                row[:] = FILLER
+                skipped[number] = blocks
+        return skipped
 
-    def _copy(self, start: int, row: NDArray[np.int64]) -> None:
-        number = int(np.searchsorted(self._ends, start, side="right"))
-        done = 0
+    def blocks(self) -> int:
+        """Blocks of all shards."""
+        return sum(len(shard.state) for shard in self._shards)
+
+    def mark_damaged(self, blocks: Iterable[str]) -> None:
+        """Treat ``blocks``, as `gather` names them, as damaged without a look: a run skips the same after a repair."""
+        shards = {shard.entry.file: shard for shard in self._shards if isinstance(shard, ShardTokens)}
+        for name, _, number in (block.rpartition(":") for block in blocks):
+            source, _, file = name.partition(":")
+            if (
+                source == self._reading.source
+                and file in shards
+                and number.isdecimal()
+                and int(number) < len(shards[file].state)
+            ):
+                shards[file].state[int(number)] = DAMAGED
+
+    def _copy(self, start: int, row: NDArray[np.int64]) -> list[str]:
+        """Copy a window from one shard or several; the damaged blocks for which it is not worth it."""
+        number, done = bisect_right(self._ends, start), 0
         while done < len(row):
             shard = self._shards[number]
-            begin = start + done - (int(self._ends[number]) - len(shard))
-            part = shard[begin : begin + len(row) - done]
-            row[done : done + len(part)] = part
-            done += len(part)
+            begin = start + done - (self._ends[number] - len(shard))
+            end = min(len(shard), begin + len(row) - done)
+            if damaged := shard.damaged(begin, end):
+                assert isinstance(shard, ShardTokens), "what is in memory is right"
+                if self._reading.on_damage == "fail":
+                    raise DataError(shard.complaint(damaged[0]))
+                return [f"{self._reading.source}:{shard.entry.file}:{block}" for block in damaged]
+            row[done : done + end - begin] = shard.read(begin, end)
+            done += end - begin
             number += 1
+        return []
 
     def check(self, tokens: NDArray[np.int64], vocab_size: int) -> None:
         """Raise `DataError` if gathered ``tokens`` hold an id that the model has no row for."""

@@ -8,11 +8,10 @@ from typing import IO
 
 import numpy as np
 
+from mypt_dist.data.blocks import BLOCK_BYTES, BlockChecksums, checksums
 from mypt_dist.data.manifest import FILE, HEADER_BYTES, SPLITS, DatasetManifest, ShardEntry
 from mypt_dist.data.shards import TOKENIZER_DIGITS, check_header, little_endian
 from mypt_dist.errors import DataError
-
-BLOCK_BYTES = 1 << 20
 
 Progress = Callable[[int, int], None]
 """Called with (bytes done, bytes in all)."""
@@ -63,6 +62,7 @@ class _Shard:
     def __init__(self, path: Path, entry: ShardEntry, manifest: DatasetManifest) -> None:
         self._path, self._entry, self._manifest = path, entry, manifest
         self._hash = hashlib.sha256()
+        self._blocks = BlockChecksums()
         self._dtype = little_endian(manifest.dtype)
         self._highest = 0
         self.documents = 0
@@ -84,22 +84,36 @@ class _Shard:
             return
         header = file.read(HEADER_BYTES)
         self._hash.update(header)
+        self._blocks.update(header)
         meter.add(len(header))
         while block := file.read(BLOCK_BYTES):
             self._read(block)
             meter.add(len(block))
-        if self._hash.hexdigest() != self._entry.sha256:
-            yield f"{self._path} has sha256 {self._hash.hexdigest()}, {FILE} says {self._entry.sha256}"
+        if not self._is_whole():
+            where = self._damaged_blocks()
+            yield f"{self._path} has sha256 {self._hash.hexdigest()}, {FILE} says {self._entry.sha256}{where}"
         yield from self._meaning(header)
+
+    def _is_whole(self) -> bool:
+        return self._hash.hexdigest() == self._entry.sha256
+
+    def _damaged_blocks(self) -> str:
+        """Where the damage is: what a run that skips it would leave out."""
+        pairs = zip(checksums(self._entry.crc32 or ""), checksums(self._blocks.hexdigest()), strict=False)
+        damaged = [str(number) for number, (right, found) in enumerate(pairs) if right != found]
+        return f" (damaged blocks of 1 MiB: {', '.join(damaged)})" if damaged else ""
 
     def _read(self, block: bytes) -> None:
         self._hash.update(block)
+        self._blocks.update(block)
         tokens = np.frombuffer(block, self._dtype, len(block) // self._dtype.itemsize)
         self._highest = max(self._highest, int(tokens.max(initial=0)))
         self.documents += int((tokens == self._manifest.eot_id).sum())
 
     def _meaning(self, header: bytes) -> Iterator[str]:
         """What a hash cannot tell: whether the right bytes were hashed in the first place."""
+        if self._entry.crc32 not in (None, self._blocks.hexdigest()) and self._is_whole():
+            yield f"{FILE} has wrong checksums of the blocks of {self._path}"
         expected = {
             "dtype": self._manifest.dtype,
             "tokens": self._entry.tokens,

@@ -1,10 +1,10 @@
 """What the launcher told this process, in the variables that `accelerate launch` sets from a launch file."""
 
-import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from mypt_dist.config import read_json
 from mypt_dist.errors import ConfigError
 from mypt_dist.launch.topology import EngineName, Topology, promised_ranks
 
@@ -108,7 +108,10 @@ def _deepspeed_settings(environ: Mapping[str, str]) -> tuple[int, str, str]:
         optimizer = environ.get("ACCELERATE_DEEPSPEED_OFFLOAD_OPTIMIZER_DEVICE", "none")
         parameters = environ.get("ACCELERATE_DEEPSPEED_OFFLOAD_PARAM_DEVICE", "none")
         return int(environ.get("ACCELERATE_DEEPSPEED_ZERO_STAGE", "2")), optimizer, parameters
-    zero: dict[str, Any] = json.loads(Path(path).read_text(encoding="utf-8"))["zero_optimization"]
+    content = read_json(Path(path))
+    zero: dict[str, Any] = content.get("zero_optimization", {}) if isinstance(content, dict) else {}
+    if not isinstance(zero, dict) or not isinstance(zero.get("stage"), int):
+        raise ConfigError(f"{path}: zero_optimization.stage must be 1, 2 or 3")
     devices = [zero.get(key, {}).get("device", "none") for key in ("offload_optimizer", "offload_param")]
     return int(zero["stage"]), str(devices[0]), str(devices[1])
 

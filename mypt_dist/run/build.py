@@ -12,7 +12,7 @@ import torch
 
 from mypt_dist import log as logs
 from mypt_dist.checkpoint import Checkpoint, CheckpointStore, RunLock
-from mypt_dist.data.loader import BatchShape, EvalWindows, Loader
+from mypt_dist.data.loader import BatchShape, EvalWindows, Loader, Prefetch
 from mypt_dist.data.order import Order
 from mypt_dist.data.permute import derive_key
 from mypt_dist.engine import Engine, StepRecipe, Trainable
@@ -25,6 +25,7 @@ from mypt_dist.run.canary import CanaryBatch
 from mypt_dist.run.checkpointing import Checkpointing
 from mypt_dist.run.config import RunConfig
 from mypt_dist.run.console import RunView
+from mypt_dist.run.damage import damage_book
 from mypt_dist.run.data import RunData, open_data
 from mypt_dist.run.main_rank import on_main
 from mypt_dist.run.observer import RunObserver
@@ -33,6 +34,7 @@ from mypt_dist.run.provenance import code_version
 from mypt_dist.run.record import RunRecord
 from mypt_dist.run.resume import changed_settings, check_changes, completed
 from mypt_dist.run.saving import run_saving
+from mypt_dist.training.damage import together
 from mypt_dist.training.evaluate import evaluate
 from mypt_dist.training.loop import Trainer
 from mypt_dist.training.signals import STOP, ControlFiles, StopRequest
@@ -111,6 +113,7 @@ def train(config: RunConfig, *, allow_changes: Sequence[str] = ()) -> Outcome:
         stack.callback(parts.loader.close)
 
         record = RunRecord(config, engine, data, parts.parameters)
+        damage = damage_book(config, data, engine, found, record)
         checkpointing = Checkpointing(
             store=store,
             engine=engine,
@@ -121,6 +124,7 @@ def train(config: RunConfig, *, allow_changes: Sequence[str] = ()) -> Outcome:
             tracker_ids=record.tracker_ids,
             canary=parts.canary.sing,
             memory=memory.record if memory else lambda: None,
+            damage=damage.to_json,
         )
         # Laid out before the state is loaded: throw-away passes must find throw-away moments.
         parts.trainable.settle(torch.zeros((shape.micro_batch, shape.context), dtype=torch.int64, device=engine.device))
@@ -130,7 +134,7 @@ def train(config: RunConfig, *, allow_changes: Sequence[str] = ()) -> Outcome:
 
         stack.enter_context(record.kept(found, flops_per_token=parts.flops_per_token))
         view = stack.enter_context(RunView(engine.rank, state.step, config.train.steps))
-        observer = RunObserver(view, record, memory)
+        observer = RunObserver(view, record, memory, damage.metrics)
         saving = stack.enter_context(run_saving(config, checkpointing, record, lock, state.step))
         trainer = Trainer(
             config=config.train,
@@ -143,6 +147,7 @@ def train(config: RunConfig, *, allow_changes: Sequence[str] = ()) -> Outcome:
             saving=saving,
             observer=observer,
             stop=stop,
+            damage=damage,
             flops_per_token=parts.flops_per_token,
             peak_flops=engine.sum(peak_flops(engine.device, config.train.precision))[0],
         )
@@ -170,9 +175,10 @@ def _build(config: RunConfig, data: RunData, engine: Engine, shape: BatchShape) 
     vocab_size = _vocab_size(config.model)
     order = data.order(config.train, shape.context)
     gather = data.gather(vocab_size)
-    loader = Loader(order, gather, shape, device=engine.device, prefetch=config.data.prefetch)
+    ahead = Prefetch(config.data.prefetch, config.data.read_timeout_s)
+    loader = Loader(order, gather, shape, device=engine.device, ahead=ahead)
     windows = data.evaluation(shape, vocab_size, config.train.eval_windows)
-    first = gather.batch(order.samples(0, 1), shape.context)
+    first = together(engine, lambda: gather.batch(order.samples(0, 1), shape.context), "the first window")
     canary = CanaryBatch(first, trainable, engine, config.train.precision)
     return Parts(trainable, order, loader, windows, canary, flops, parameters)
 

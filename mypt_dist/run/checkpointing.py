@@ -1,7 +1,8 @@
 """Between the live state of a run and its checkpoints: what is written, what is read back, under which names."""
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor
 
 from mypt_dist.checkpoint import Canary, Checkpoint, CheckpointStore, Manifest, Receipt, Segment, Share
+from mypt_dist.checkpoint.layout import rank_state_name
 from mypt_dist.engine import Engine, LocalTensor, StateReader, Trainable, rng_state, set_rng_state
 from mypt_dist.errors import CheckpointError, NumericError
 from mypt_dist.run.canary import engine_entry
@@ -40,6 +42,8 @@ class Checkpointing:
     """The loss of a fixed batch; a collective."""
     memory: Callable[[], dict[str, int | float] | None] = lambda: None
     """What was predicted and measured of it, once it was."""
+    damage: Callable[[], dict[str, JSON]] = dict
+    """Damaged data that was skipped."""
     changes: list[dict[str, JSON]] = field(default_factory=list)
 
     @property
@@ -114,7 +118,7 @@ class Checkpointing:
             canary=canary,
             files=written.files,
             tensors=written.tensors,
-            **self.describe,
+            **{**self.describe, "data": {**self.describe["data"], "damage": self.damage()}},
         )
 
     def note_changes(self, changes: Mapping[str, tuple[Any, Any]]) -> None:
@@ -125,13 +129,16 @@ class Checkpointing:
         """Continue where ``checkpoint`` was written. Random states only if the world has the same size."""
         manifest = checkpoint.manifest
         self.trainable.load_state(reader(checkpoint))
-        self.trainable.load_scaler_state(checkpoint.read_json(ENGINE_FILE)["scaler"])
+        with _as_it_was_saved(checkpoint, ENGINE_FILE):
+            self.trainable.load_scaler_state(checkpoint.read_object(ENGINE_FILE)["scaler"])
         if manifest.world_size == self.engine.size:
-            set_rng_state(checkpoint.rank_state(self.engine.rank)["rng"])
+            with _as_it_was_saved(checkpoint, rank_state_name(self.engine.rank)):
+                set_rng_state(checkpoint.rank_state(self.engine.rank)["rng"])
         self.changes = [dict(change) for change in manifest.changes]
         # Checkpoints from before there was a guard have no such file.
         known = GUARD_FILE in manifest.files
-        guard = GuardState.from_json(checkpoint.read_json(GUARD_FILE)) if known else GuardState()
+        with _as_it_was_saved(checkpoint, GUARD_FILE):
+            guard = GuardState.from_json(checkpoint.read_object(GUARD_FILE)) if known else GuardState()
         return TrainState(manifest.step, manifest.tokens, manifest.samples, manifest.order_hash, guard)
 
     def roll_back(self, state: TrainState) -> TrainState:
@@ -149,6 +156,16 @@ class Checkpointing:
             before = self.restore(healthy)
         self.store.set_back(before.step)
         return before.behind(state)
+
+
+@contextmanager
+def _as_it_was_saved(checkpoint: Checkpoint, name: str) -> Iterator[None]:
+    """Turn what using the content of a file raises, if nothing here wrote it, into `CheckpointError`."""
+    try:
+        yield
+    except (LookupError, TypeError, ValueError, RuntimeError) as error:
+        reason = f"{type(error).__name__}: {error}"
+        raise CheckpointError(f"{checkpoint.folder / name} does not hold what a run saves in it ({reason})") from None
 
 
 def reader(checkpoint: Checkpoint) -> StateReader:

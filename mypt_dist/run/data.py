@@ -8,7 +8,7 @@ from mypt_dist.data.config import DataConfig, SourceConfig
 from mypt_dist.data.loader import BatchShape, EvalWindows, TokenGather
 from mypt_dist.data.manifest import SPLITS, DatasetManifest
 from mypt_dist.data.order import Order, SourceShape
-from mypt_dist.data.stream import TokenStream, require_window
+from mypt_dist.data.stream import Reading, TokenStream, require_window
 from mypt_dist.errors import ConfigError
 from mypt_dist.models import ModelConfig
 from mypt_dist.tokenizers import Tokenizer
@@ -63,6 +63,11 @@ class RunData:
         gather = self._gather(self.validation, vocab_size)
         return EvalWindows(gather, shape, [len(stream) for stream in self.validation], windows)
 
+    def mark_damaged(self, blocks: Sequence[str]) -> None:
+        """Skip ``blocks``, ``source:file:block``, without a look."""
+        for stream in (*self.train, *self.validation):
+            stream.mark_damaged(blocks)
+
     def _gather(self, streams: Sequence[TokenStream], vocab_size: int) -> TokenGather:
         document_end = self.tokenizer.eot_id if self.config.document_mask else None
         return TokenGather(streams, self.tokenizer.byte_lengths(), vocab_size, document_end=document_end)
@@ -79,8 +84,12 @@ def open_data(config: DataConfig, model: ModelConfig) -> RunData:
             f"model.vocab_size is {model.vocab_size}, the data's {tokenizer.kind} tokenizer has "
             f"{tokenizer.vocab_size} ids: use at least that, or null to follow the tokenizer"
         )
+
+    def reading(name: str) -> Reading:
+        return Reading(config.reader, config.on_damage, name)
+
     train, validation = (
-        tuple(TokenStream.open(source.path, manifests[name], split) for name, source in sources.items())
+        tuple(TokenStream.open(source.path, manifests[name], split, reading(name)) for name, source in sources.items())
         for split in SPLITS
     )
     for stream in train:

@@ -43,7 +43,7 @@ def load_model(path: str | Path) -> CausalLM:
 def load_for_generation(path: str | Path) -> tuple[CausalLM, Tokenizer]:
     """The model of `load_model`, and the tokenizer it was trained with."""
     with open_checkpoint(Path(path)) as checkpoint:
-        return _build(checkpoint), load_tokenizer(checkpoint.read_json(TOKENIZER_FILE))
+        return _build(checkpoint), _tokenizer(checkpoint)
 
 
 def get_model_info(path: str | Path) -> dict[str, Any]:
@@ -77,6 +77,13 @@ def list_models(folder: str | Path = "runs") -> list[dict[str, Any]]:
             line = {"name": run.name, "path": str(run), "step": newest.step, "tokens": newest.tokens}
             lines.append({**line, "metrics": newest.metrics})
     return lines
+
+
+def _tokenizer(checkpoint: Checkpoint) -> Tokenizer:
+    try:
+        return load_tokenizer(checkpoint.read_object(TOKENIZER_FILE))
+    except ConfigError as error:
+        raise CheckpointError(f"the tokenizer of {checkpoint.folder} cannot be used: {error}") from None
 
 
 class _ModelFile(Config):

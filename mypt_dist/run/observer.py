@@ -1,7 +1,7 @@
 """Who hears of a run's numbers: the console, and on the main rank the journal and whatever ships it."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from mypt_dist.run.console import RunView
 from mypt_dist.run.plan.watch import MemoryWatch
@@ -11,12 +11,15 @@ from mypt_dist.training.state import TrainState
 
 log = logging.getLogger(__name__)
 
+Metrics = Callable[[], Mapping[str, float]]
+
 
 class RunObserver:
     """Passes what happens on. Journal and memory watch exist on the main rank alone."""
 
-    def __init__(self, view: RunView, record: RunRecord, memory: MemoryWatch | None) -> None:
-        self._view, self._memory = view, memory
+    def __init__(self, view: RunView, record: RunRecord, memory: MemoryWatch | None, more: Metrics) -> None:
+        """``more``: metrics to go with those of training."""
+        self._view, self._memory, self._more = view, memory, more
         self._journal, self._system = record.journal, record.system
 
     def stepped(self, state: TrainState) -> None:
@@ -39,6 +42,7 @@ class RunObserver:
 
     def measured(self, state: TrainState, metrics: Mapping[str, float]) -> None:
         """Numbers of this step. Non-finite ones are recorded too: they say why a run ended."""
+        metrics = {**metrics, **self._more()} if "train/loss" in metrics else metrics
         self._view.measured(state, metrics)
         if self._journal is not None:
             system = self._system.sample() if self._system is not None and "train/loss" in metrics else {}

@@ -14,7 +14,10 @@ FIXED = ("model", "data", "optimizer.type", "train.seed", "train.batch_size")
 FREE = (
     "about",
     "data.path",
+    "data.max_damaged",
     "data.prefetch",
+    "data.read_timeout_s",
+    "data.reader",
     "extends",
     "model.activation_checkpointing",
     "model.dropout",

@@ -9,6 +9,7 @@ from torch import nn
 from mypt_dist.data.loader import EvalWindows
 from mypt_dist.engine import Engine
 from mypt_dist.engine.host import peers_may_be_lost
+from mypt_dist.training.damage import together
 
 ASK_EVERY = 16
 """Batches of an evaluation between two questions to all ranks whether to stop."""
@@ -23,7 +24,7 @@ def evaluate(
     """
     model.eval()
     total = torch.zeros((), dtype=torch.float64)
-    batches = windows.batches()
+    batches = together(engine, windows.batches, "evaluation")
     # Where weights are sharded, forward passes are collectives.
     with torch.no_grad(), peers_may_be_lost():
         for number, batch in enumerate(batches):

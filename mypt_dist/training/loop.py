@@ -10,8 +10,9 @@ from torch import Tensor
 
 from mypt_dist.data.loader import Loader, Step
 from mypt_dist.engine import Engine, Trainable
-from mypt_dist.errors import LostPeerError, MyptError, NumericError
+from mypt_dist.errors import MyptError, NumericError
 from mypt_dist.training.config import TrainConfig
+from mypt_dist.training.damage import DamageBook, shared_failure
 from mypt_dist.training.evaluate import Evaluate, language_metrics
 from mypt_dist.training.guard import Entry, objection
 from mypt_dist.training.replicas import digests, odd_ranks
@@ -63,6 +64,8 @@ class Trainer:
     peak_flops: float
     """Of all ranks together, as known at the start."""
     phases: Phases = field(default_factory=Phases)
+    damage: DamageBook | None = None
+    """Keeps count of damaged data that is skipped."""
 
     def __post_init__(self) -> None:
         # Read before the first step writes scaled rates over them.
@@ -140,11 +143,11 @@ class Trainer:
         # One collective per step tells every rank how many targets the step has, who failed, who wants to stop or save.
         with self.phases.phase("vote"):
             targets, failed, *votes = self.engine.sum(mine, failure is not None, *self.stop.vote(), *self.saving.vote())
-        if failure is not None:
-            raise failure
         if failed:
-            raise LostPeerError(f"step {state.step + 1}: another rank could not read its data and stopped")
+            raise shared_failure(self.engine, failure, f"step {state.step + 1}") from failure
         assert step is not None, "no failure means a step"
+        if self.damage is not None:
+            self.damage.after_loading(state.step + 1, step, targets)
         self.saving.heard(votes[VOTES:])
         return step, int(targets), Wish.of(votes[:VOTES])
 
@@ -210,7 +213,6 @@ class Trainer:
         try:
             return self.loader.step(position), None
         except MyptError as error:
-            error.local = True
             return None, error
 
     def _set_learning_rate(self, step: int) -> float:

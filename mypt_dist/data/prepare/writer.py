@@ -10,6 +10,7 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mypt_dist.data.blocks import BlockChecksums
 from mypt_dist.data.manifest import HEADER_BYTES, SPLITS, ShardEntry, SplitEntry, dtype_for, shard_name
 from mypt_dist.data.shards import TOKENIZER_DIGITS, ShardHeader, little_endian
 from mypt_dist.errors import DataError
@@ -91,6 +92,7 @@ class _Shard:
         self._path, self._name = folder / name, name
         self._header = b""
         self._hash = hashlib.sha256()
+        self._blocks = BlockChecksums()
         self.tokens = 0
         with writing(self._path):
             # Closed by finish or by the writer; unbuffered, because what arrives is large.
@@ -99,12 +101,12 @@ class _Shard:
     def begin(self, header: bytes) -> None:
         """``header``: of the full shard, which all but the last will be."""
         self._header = header
-        self._hash.update(header)
+        self._count(header)
         self._append(header)
 
     def write(self, tokens: NDArray[Any]) -> None:
         data = tokens.data.cast("B")
-        self._hash.update(data)
+        self._count(data)
         self._append(data)
         self.tokens += len(tokens)
 
@@ -115,7 +117,13 @@ class _Shard:
             os.fsync(self.file.fileno())
             size = self.file.seek(0, os.SEEK_END)
             self.file.close()
-        return ShardEntry(file=self._name, bytes=size, tokens=self.tokens, sha256=self._hash.hexdigest())
+        return ShardEntry(
+            file=self._name,
+            bytes=size,
+            tokens=self.tokens,
+            sha256=self._hash.hexdigest(),
+            crc32=self._blocks.hexdigest(),
+        )
 
     def _rewrite(self, header: bytes) -> None:
         """The hash of the last, shorter shard begins with another header, so it is taken again."""
@@ -123,9 +131,13 @@ class _Shard:
         self.file.seek(0)
         self._append(header)
         self.file.seek(0)
-        self._hash = hashlib.sha256()
+        self._hash, self._blocks = hashlib.sha256(), BlockChecksums()
         while block := self.file.read(BUFFER_BYTES):
-            self._hash.update(block)
+            self._count(block)
+
+    def _count(self, data: "bytes | memoryview[Any]") -> None:
+        self._hash.update(data)
+        self._blocks.update(data)
 
     def _append(self, data: "bytes | memoryview[Any]") -> None:
         view = memoryview(data)

@@ -149,8 +149,39 @@ def test_a_value_cannot_be_overridden_as_a_section(tmp_path: Path) -> None:
 
 @given(
     st.recursive(
-        st.none() | st.booleans() | st.integers() | st.text(), lambda v: st.lists(v) | st.dictionaries(st.text(), v)
+        st.none() | st.booleans() | st.integers(-(1 << 63), (1 << 64) - 1) | st.text(),
+        lambda v: st.lists(v) | st.dictionaries(st.text(), v),
     )
 )
 def test_what_json_writes_is_read_back(value: Any) -> None:
     assert parse_json(json.dumps(value), "here") == value
+
+
+@pytest.mark.parametrize("value", ["1e999", "-1e999", "18446744073709551616", "9" * 400])
+def test_numbers_that_nobody_can_compute_with_are_refused(value, tmp_path):
+    path = tmp_path / "run.json"
+    path.write_text(f'{{"train": {{"steps": {value}}}}}')
+    with pytest.raises(ConfigError, match=r"(?s)run\.json is not valid JSON: .*(beyond all numbers|more than 64)"):
+        load_mapping(str(path))
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("a: &a [x, x, x]\nb: &b [*a, *a, *a]\nc: [*b, *b, *b]\n", "more than 30 values"),
+        ("a: &a [*a]\n", "within itself"),
+        ("a: 18446744073709551616\n", "more than 64"),
+    ],
+)
+def test_aliases_of_yaml_cannot_fill_the_memory(text, reason, tmp_path, monkeypatch):
+    monkeypatch.setattr("mypt_dist.config.strict_yaml.MAX_VALUES", 30)
+    path = tmp_path / "run.yaml"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=f"is not valid YAML: .*{reason}"):
+        load_mapping(str(path))
+
+
+def test_aliases_of_yaml_may_be_used(tmp_path):
+    path = tmp_path / "run.yaml"
+    path.write_text("a: &a {b: 1}\nc: *a\n")
+    assert load_mapping(str(path)) == {"a": {"b": 1}, "c": {"b": 1}, "extends": []}

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mypt_dist.data.batch import IGNORE, Batch
-from mypt_dist.data.loader import BatchShape, EvalWindows, Loader, TokenGather, segments_of
+from mypt_dist.data.loader import BatchShape, EvalWindows, Loader, Prefetch, TokenGather, segments_of
 from mypt_dist.data.order import GENESIS, Order, SourceShape
 from mypt_dist.data.stream import TokenStream, require_window
 from mypt_dist.errors import ConfigError, DataError
@@ -31,7 +31,7 @@ def loader(
     shapes = [SourceShape(f"s{i}", len(s), weight=i + 1) for i, s in enumerate(streams)]
     order = Order(shapes, context=CONTEXT, seed=3)
     shape = BatchShape(8, micro, CONTEXT, rank, ranks)
-    return Loader(order, TokenGather(streams, LENGTHS, VOCAB), shape, device=CPU, prefetch=prefetch)
+    return Loader(order, TokenGather(streams, LENGTHS, VOCAB), shape, device=CPU, ahead=Prefetch(prefetch))
 
 
 def ids(batches: Sequence[Batch]) -> list[list[int]]:
@@ -163,7 +163,9 @@ def documents(document_end: int | None) -> TokenGather:
 @pytest.mark.parametrize("prefetch", [0, 2])
 def test_a_step_tells_documents_apart_if_asked_and_learns_the_same_targets(prefetch: int) -> None:
     order, shape = Order([SourceShape("text", 500)], context=CONTEXT, seed=3), BatchShape(8, 4, CONTEXT)
-    plain, masked = (Loader(order, documents(end), shape, device=CPU, prefetch=prefetch).step(8) for end in (None, 10))
+    plain, masked = (
+        Loader(order, documents(end), shape, device=CPU, ahead=Prefetch(prefetch)).step(8) for end in (None, 10)
+    )
     for without, batch in zip(plain.micro_batches, masked.micro_batches, strict=True):
         assert without.segment_ids is None
         assert batch.segment_ids is not None

@@ -97,7 +97,7 @@ def rehashed(dataset, change):
     entry = manifest.splits.train.shards[0]
     data = change((dataset / entry.file).read_bytes())
     (dataset / entry.file).write_bytes(data)
-    wrong = entry.model_copy(update={"sha256": hashlib.sha256(data).hexdigest()})
+    wrong = entry.model_copy(update={"sha256": hashlib.sha256(data).hexdigest(), "crc32": None})
     train = manifest.splits.train.model_copy(update={"shards": (wrong, *manifest.splits.train.shards[1:])})
     splits = manifest.splits.model_copy(update={"train": train})
     rewritten = DatasetManifest.create(
