@@ -26,10 +26,12 @@ def train(run_file: RunFile, overrides: Overrides = None, allow_change: AllowCha
     """
     from mypt_dist import log
     from mypt_dist.run.config import RunConfig
+    from mypt_dist.run.main_rank import before_ranks_meet
 
     rank = int(os.environ.get("RANK", "0"))
     log.install(rank)
-    config = RunConfig.load(run_file, overrides or [])
+    with before_ranks_meet():
+        config = RunConfig.load(run_file, overrides or [])
 
     from mypt_dist.run.build import train as run
 
