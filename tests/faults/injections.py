@@ -1,6 +1,6 @@
 """Faults put into a rank before it starts, by name: what cannot be done to it from outside at the right moment.
 
-``"name"``, or ``"name:argument:…"``. Those called *without…* take a safeguard away.
+``"name"``, or ``"name:argument:…"``, several of them with semicolons between. Those called *without…* take a safeguard away.
 """
 
 import builtins
@@ -15,6 +15,7 @@ from typing import Any
 from mypt_dist import errors
 from mypt_dist.checkpoint import CheckpointStore, Files, store
 from mypt_dist.checkpoint.attempt import Commit
+from mypt_dist.cli import train
 from mypt_dist.run import build, checkpointing, record, same_start
 from mypt_dist.run.observer import RunObserver
 from mypt_dist.tracking import journal
@@ -32,8 +33,8 @@ def injection(action: Callable[..., None]) -> Callable[..., None]:
 
 def inject(wanted: str) -> None:
     """Do what the text asks for; nothing if it is empty."""
-    if wanted:
-        name, *arguments = wanted.split(":")
+    for one in filter(None, wanted.split(";")):
+        name, *arguments = one.split(":")
         INJECTIONS[name](*arguments)
 
 
@@ -183,3 +184,42 @@ def other_code() -> None:
 def unguarded() -> None:
     """Ranks that do not compare how they were started."""
     build.require_same_start = lambda world, facts: None
+
+
+def print_to(descriptor: int) -> None:
+    """From now on, standard output and standard error go there."""
+    os.dup2(descriptor, 1)
+    os.dup2(descriptor, 2)
+
+
+@injection
+def reader_leaves(step: str) -> None:
+    """Output is a pipe, whose other end is closed after a step or, with 0, from the start."""
+    reading, writing = os.pipe()
+    print_to(writing)
+    os.close(writing)
+    if int(step):
+        after_step(int(step), lambda: os.close(reading))
+    else:
+        os.close(reading)
+
+
+@injection
+def terminal_goes(step: str) -> None:
+    """Output is a terminal, which is closed after a step."""
+    master, slave = os.openpty()
+    print_to(slave)
+    os.close(slave)
+    after_step(int(step), lambda: os.close(master))
+
+
+@injection
+def output_disk_full() -> None:
+    """Output is a file on a disk without room."""
+    print_to(os.open("/dev/full", os.O_WRONLY))
+
+
+@injection
+def without_deaf_ears() -> None:
+    """Last words that insist on being heard."""
+    train.tell = lambda text: print(text, flush=True)
