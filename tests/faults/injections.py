@@ -1,6 +1,6 @@
 """Faults put into a rank before it starts, by name: what cannot be done to it from outside at the right moment.
 
-``"name"``, or ``"name:argument:…"``, several of them with semicolons between. Those called *without…* take a safeguard away.
+``"name"``, or ``"name:argument:…"``; several with semicolons between. Those called *without…* take a safeguard away.
 """
 
 import builtins
