@@ -11,6 +11,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+import pytest
+
+NEEDS_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 ADDRESSES = ("10.99.0.1", "10.99.0.2")
 
 

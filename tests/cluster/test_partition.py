@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 from counted import SOAK, count
-from hosts import ADDRESSES, TwoHosts
+from hosts import ADDRESSES, NEEDS_ROOT, TwoHosts
 from lives import ForkServer, eventually, final, lost_work, steps_done, write_run
 
 from mypt_dist.checkpoint import open_checkpoint, verify_checkpoint
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
+pytestmark = [NEEDS_ROOT, pytest.mark.cluster, pytest.mark.timeout(900)]
 
 PATIENCE_S = 15
 """Of a collective, in these tests."""

@@ -4,13 +4,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hosts import ADDRESSES, TwoHosts
+from hosts import ADDRESSES, NEEDS_ROOT, TwoHosts
 from lives import write_run
 
 from mypt_dist.checkpoint import open_checkpoint
 from mypt_dist.tracking.journal import read_events
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
+pytestmark = [NEEDS_ROOT, pytest.mark.cluster, pytest.mark.timeout(600)]
 
 
 @pytest.mark.parametrize("target", ["ddp", "fsdp2"])

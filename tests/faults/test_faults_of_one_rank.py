@@ -51,7 +51,7 @@ def newest(run: Path) -> int:
 
 
 # Bytes of its share after which a rank dies: nothing, the header's start, within tensors, near the end.
-BYTES = range(0, 150_000, 7_500) if SOAK else (0, 1_000, 40_000)
+BYTES = range(0, 140_000, 7_000) if SOAK else (0, 1_000, 40_000)
 
 
 @pytest.mark.timeout(3600 if SOAK else 600)
