@@ -18,6 +18,7 @@ from counted import SOAK, count
 from lives import ForkServer, write_run
 from mlflow_server import Run, Server, assert_everything_is_there_once, eventually
 
+from mypt_dist.checkpoint.process import start_of
 from mypt_dist.tracking.journal import Journal, read_events, read_metrics
 from mypt_dist.tracking.mlflow_sender.payload import points
 from mypt_dist.tracking.mlflow_sender.state import read_state, write_state
@@ -87,7 +88,8 @@ def test_a_server_that_fails_in_every_way_gets_everything_once(
         run.train(step + 1, step + 300)
         step += 300
         before = proxy.requests
-        if mode == "trickle":
+        if mode in ("trickle", "cut"):
+            # Slow is not wrong, and where an answer begins with 200 its missing end may be of no importance.
             eventually("it is being answered", lambda before=before: proxy.requests > before)
         else:
             eventually(f"the sender notices: {mode}", lambda: run.state.error is not None)
@@ -161,6 +163,7 @@ def test_what_was_appended_and_not_sent_before_kill_9_is_sent_later(
         eventually("the sender asks", lambda: proxy.requests > 0)
         trainer.kill()
         os.kill(sender, signal.SIGKILL)
+    eventually("the sender is dead", lambda: start_of(sender) is None)
     assert server.runs("cut-short") == []
     proxy.mode = "pass"
     report = sync(run_dir)
