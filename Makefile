@@ -46,7 +46,8 @@ bench: install  ## measure against peers and limits; about half an hour
 test-soak: install  ## the fault tests with all their points; about an hour
 	MYPT_SOAK=1 $(RUN) pytest -n 2 --dist loadfile -s tests/faults
 
-test-cluster: install  ## what needs root: nothing yet
+test-cluster: install  ## what needs root: two hosts whose network is cut, disks that lose power
+	$(RUN) pytest -m cluster tests/cluster
 
 wheel: install  ## build the wheel
 	$(BIN)/pip wheel --quiet --no-deps -w dist .

@@ -82,3 +82,16 @@ def launch_command(ranks: int, *arguments: str) -> list[str]:
     """The command line that starts ``ranks`` processes on this machine."""
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={ranks}"]
     return [*torchrun, *arguments]
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Under CI a skipped test is a failed one, unless it says that it wants a GPU: nobody reads the reasons there."""
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    if os.environ.get("CI") != "true" or reporter is None:
+        return
+    unexcused = [report for report in reporter.stats.get("skipped", []) if "GPU" not in str(report.longrepr)]
+    for report in unexcused:
+        reporter.write_line(f"skipped, which is a failure under CI: {report.nodeid}: {report.longrepr}", red=True)
+    if unexcused and session.exitstatus == pytest.ExitCode.OK:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED

@@ -3,6 +3,7 @@
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 
 from mypt_dist.errors import MyptError
 
@@ -16,7 +17,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _main(arguments: Sequence[str] | None) -> int:
     from mypt_dist.cli.app import app
+    from mypt_dist.cli.streams import drop_unread_output, occupy_standard_streams
 
+    occupy_standard_streams()
     try:
         app(args=list(arguments) if arguments is not None else None, prog_name="mypt")
     except MyptError as error:
@@ -26,13 +29,17 @@ def _main(arguments: Sequence[str] | None) -> int:
         # The reader of our output is gone (`| head`): nobody is left to tell.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    finally:
+        drop_unread_output()
     return 0
 
 
 def _say(error: MyptError) -> None:
     """One message for all ranks; a rank that alone knows what went wrong speaks for itself."""
     rank = int(os.environ.get("RANK", "0"))
-    if rank == 0:
-        print(f"mypt: {error}", file=sys.stderr, flush=True)
-    elif error.local:
-        print(f"mypt: [rank {rank}] {error}", file=sys.stderr, flush=True)
+    # The exit code says it too, if nobody reads this.
+    with suppress(OSError):
+        if rank == 0:
+            print(f"mypt: {error}", file=sys.stderr, flush=True)
+        elif error.local:
+            print(f"mypt: [rank {rank}] {error}", file=sys.stderr, flush=True)

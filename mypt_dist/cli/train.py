@@ -6,6 +6,8 @@ from typing import Annotated
 
 import typer
 
+from mypt_dist.cli.streams import tell
+
 RunFile = Annotated[
     str, typer.Argument(metavar="RUNFILE", help="A run file (JSON or YAML), or the name of a shipped one.")
 ]
@@ -27,18 +29,20 @@ def train(run_file: RunFile, overrides: Overrides = None, allow_change: AllowCha
     """
     from mypt_dist import log
     from mypt_dist.run.config import RunConfig
+    from mypt_dist.run.main_rank import before_ranks_meet
 
     rank = int(os.environ.get("RANK", "0"))
     log.install(rank)
-    config = RunConfig.load(run_file, overrides or [])
+    with before_ranks_meet():
+        config = RunConfig.load(run_file, overrides or [])
 
     from mypt_dist.run.build import train as run
 
     outcome = run(config, allow_changes=allow_change or [])
     outcome.raise_if_interrupted()
     if rank == 0:
-        print(f"trained to step {outcome.state.step} of {outcome.steps}, {outcome.state.tokens:,} tokens")
-        print(f"run folder: {os.path.relpath(outcome.folder)}")
+        tell(f"trained to step {outcome.state.step} of {outcome.steps}, {outcome.state.tokens:,} tokens")
+        tell(f"run folder: {os.path.relpath(outcome.folder)}")
 
 
 def quickstart(

@@ -27,12 +27,13 @@ from mypt_dist.run.config import RunConfig
 from mypt_dist.run.console import RunView
 from mypt_dist.run.damage import damage_book
 from mypt_dist.run.data import RunData, open_data
-from mypt_dist.run.main_rank import on_main
+from mypt_dist.run.main_rank import before_ranks_meet, on_main
 from mypt_dist.run.observer import RunObserver
 from mypt_dist.run.plan.watch import memory_watch
 from mypt_dist.run.provenance import code_version
 from mypt_dist.run.record import RunRecord
 from mypt_dist.run.resume import changed_settings, check_changes, completed
+from mypt_dist.run.same_start import require_same_start, start_facts
 from mypt_dist.run.saving import run_saving
 from mypt_dist.training.damage import together
 from mypt_dist.training.evaluate import evaluate
@@ -88,13 +89,15 @@ def train(config: RunConfig, *, allow_changes: Sequence[str] = ()) -> Outcome:
     with ExitStack() as stack:
         stack.enter_context(stop.listening())
         # What can be refused without a process group is refused before one: all ranks see the same files.
-        data = open_data(config.data, config.model)
-        config = config.model_copy(update={"model": config.model.with_vocabulary(data.tokenizer.vocab_size)})
-        batch_shape(config.train, config.model.context, 0, promised_ranks(os.environ))
+        with before_ranks_meet():
+            data = open_data(config.data, config.model)
+            config = config.model_copy(update={"model": config.model.with_vocabulary(data.tokenizer.vocab_size)})
+            batch_shape(config.train, config.model.context, 0, promised_ranks(os.environ))
 
         engine = Engine(precision=config.train.precision, deterministic=config.train.deterministic)
         stack.callback(engine.close)
         logs.install(engine.rank)
+        require_same_start(engine, start_facts(config, data, engine.topology))
         lock = RunLock(config.folder)
         if engine.is_main:
             stack.callback(lock.release)

@@ -3,6 +3,7 @@
 import logging
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from types import TracebackType
 from typing import Self
 
@@ -37,7 +38,9 @@ class RunView:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._progress:
-            self._progress.stop()
+            # A terminal that is gone cannot be tidied up, and must not end what it showed.
+            with suppress(OSError):
+                self._progress.stop()
             logs.install(self._rank)
 
     def stepped(self, state: TrainState) -> None:

@@ -1,6 +1,8 @@
-"""Something only rank 0 does, with an outcome that every rank shares."""
+"""Something only rank 0 does, with an outcome that every rank shares; and who speaks before ranks know each other."""
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from mypt_dist import errors
 from mypt_dist.errors import MyptError
@@ -22,3 +24,16 @@ def on_main(world: World, action: Callable[[], JSON]) -> JSON:
     if "error" in shared:
         raise getattr(errors, str(shared["error"]), MyptError)(str(shared["message"]))
     return shared["value"]
+
+
+@contextmanager
+def before_ranks_meet() -> Iterator[None]:
+    """What is raised in here is told by the first rank of each machine, since rank 0 may know nothing of it.
+
+    Files differ between machines, if at all, not between the ranks of one.
+    """
+    try:
+        yield
+    except MyptError as error:
+        error.local = os.environ.get("LOCAL_RANK", "0") == "0"
+        raise

@@ -16,6 +16,7 @@ import os
 import threading
 import time
 import weakref
+from collections import deque
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -32,6 +33,9 @@ log = logging.getLogger(__name__)
 METRICS: Final = "metrics.jsonl"
 EVENTS: Final = "events.jsonl"
 _OWN_KEYS: Final = frozenset({"step", "time"})
+WAITING_LINES: Final = 10_000
+"""Lines that are kept in memory while the disk does not take them, some megabytes: hours of training with the usual
+settings. Then the oldest rows are dropped, because what is newest says how the run is doing."""
 
 
 class Journal:
@@ -46,8 +50,10 @@ class Journal:
         self._clock = clock
         self._mutex = threading.Lock()
         self._failing = False
+        self._closed = False
+        self._waiting: deque[tuple[LineWriter, Mapping[str, Any]]] = deque()
         self.lost = 0
-        """Lines that could not be written."""
+        """Lines that were dropped because they could not be written. Later events say how many, as ``lines_lost``."""
         try:
             run_dir.mkdir(parents=True, exist_ok=True)
             self._metrics = LineWriter(run_dir / METRICS, write)
@@ -59,7 +65,7 @@ class Journal:
         os.register_at_fork(after_in_child=functools.partial(_close, weakref.ref(self)))
 
     def log(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Append one row. Never raises because of the disk: the line is counted in `lost` and training goes on.
+        """Append one row. Never raises because of the disk: the line waits in memory and training goes on.
 
         Raises ValueError for a metric called ``step`` or ``time``.
         """
@@ -79,14 +85,19 @@ class Journal:
             # Rows first: an event must not outlive in a power cut the rows before it.
             with suppress(OSError):
                 self._metrics.sync()
-            own = {"metrics_bytes": self._metrics.end}
-            self._append(self._events, {"kind": kind, "time": self._now(), **without_url_secrets(fields), **own})
+            self._append(self._events, {"kind": kind, "time": self._now(), **without_url_secrets(fields)})
             with suppress(OSError):
                 self._events.sync()
 
     def close(self) -> None:
-        """Close both files; a second call does nothing."""
+        """Close both files; a second call does nothing. What the disk still does not take is lost."""
         with self._mutex:
+            if not self._closed:
+                self._write_waiting()
+                self.lost += len(self._waiting)
+                if self._waiting:
+                    log.warning("the run's journal ends without its last %d lines: no disk took them", self.lost)
+            self._closed = True
             self._metrics.close()
             self._events.close()
 
@@ -102,18 +113,46 @@ class Journal:
         return int(self._clock() * 1000)
 
     def _append(self, writer: LineWriter, record: Mapping[str, Any]) -> None:
-        line = json.dumps(record, allow_nan=False).encode() + b"\n"
-        try:
-            writer.append(line)
-        except OSError as error:
+        if self._closed:
             self.lost += 1
+            return
+        self._waiting.append((writer, record))
+        self._write_waiting()
+        if len(self._waiting) > WAITING_LINES:
+            self._drop_oldest()
+
+    def _write_waiting(self) -> None:
+        """Write what waits, in its order, until the disk takes no more."""
+        try:
+            while self._waiting:
+                writer, record = self._waiting[0]
+                writer.append(self._line(writer, record))
+                self._waiting.popleft()
+        except OSError as error:
             if not self._failing:
-                log.warning("the run's journal cannot be written (%s): training goes on without it", error.strerror)
+                log.warning(
+                    "the run's journal cannot be written (%s): training goes on, the newest %d lines wait in memory",
+                    error.strerror,
+                    WAITING_LINES,
+                )
             self._failing = True
         else:
             if self._failing:
                 log.warning("the run's journal can be written again; %d lines were lost", self.lost)
             self._failing = False
+
+    def _line(self, writer: LineWriter, record: Mapping[str, Any]) -> bytes:
+        if writer is self._events:
+            # Known only now: rows that waited with the event stand before it.
+            record = {**record, "metrics_bytes": self._metrics.end}
+            record |= {"lines_lost": self.lost} if self.lost else {}
+        return json.dumps(record, allow_nan=False).encode() + b"\n"
+
+    def _drop_oldest(self) -> None:
+        """The oldest row, or where nothing but events waits the oldest of them: they are few, and say what happened."""
+        oldest = next((number for number, (writer, _) in enumerate(self._waiting) if writer is self._metrics), 0)
+        del self._waiting[oldest]
+        self.lost += 1
 
 
 def read_metrics(run_dir: Path) -> list[dict[str, Any]]:

@@ -109,21 +109,55 @@ def test_a_file_of_nothing_but_a_torn_line_becomes_empty(tmp_path: Path) -> None
     assert (tmp_path / "lines").read_bytes() == b""
 
 
-def test_a_full_disk_costs_lines_but_never_raises(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_lines_wait_while_the_disk_is_full(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     disk = FullDisk(100)
     journal = Journal(tmp_path, write=disk)
     with caplog.at_level(logging.WARNING):
         for step in range(1, 6):
             journal.log(step, {"x": float(step)})
-        assert journal.lost == 3
-        assert [record.message for record in caplog.records] == [
-            "the run's journal cannot be written (No space left on device): training goes on without it"
-        ]
-        disk.free = 1 << 20
+        journal.event("checkpoint", step=5, manifest="m")
         journal.log(6, {"x": 6.0})
-    assert caplog.records[-1].message == "the run's journal can be written again; 3 lines were lost"
+        assert [record.message for record in caplog.records] == [
+            "the run's journal cannot be written (No space left on device): training goes on, the newest 10000 lines "
+            "wait in memory"
+        ]
+        assert len(rows(tmp_path)) == 2
+        disk.free = 1 << 20
+        journal.log(7, {"x": 7.0})
+    assert caplog.records[-1].message == "the run's journal can be written again; 0 lines were lost"
     journal.close()
-    assert [row["step"] for row in rows(tmp_path)] == [1, 2, 6]
+    assert [row["step"] for row in rows(tmp_path)] == [1, 2, 3, 4, 5, 6, 7]
+    (event,) = read_events(tmp_path)
+    before = (tmp_path / "metrics.jsonl").read_bytes()[: event["metrics_bytes"]]
+    assert [json.loads(line)["step"] for line in before.splitlines()] == [1, 2, 3, 4, 5], "events keep their place"
+    assert "lines_lost" not in event
+
+
+def test_the_oldest_rows_are_dropped_and_counted_when_too_many_wait(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mypt_dist.tracking.journal.WAITING_LINES", 5)
+    disk = FullDisk(0)
+    journal = Journal(tmp_path, write=disk)
+    journal.event("start", resumed_from_step=None)
+    for step in range(1, 21):
+        journal.log(step, {"x": 1.0})
+    assert journal.lost == 16
+    disk.free = 1 << 20
+    journal.event("finish", status="finished")
+    journal.close()
+    assert [row["step"] for row in rows(tmp_path)] == [17, 18, 19, 20]
+    assert [(event["kind"], event["lines_lost"]) for event in read_events(tmp_path)] == [("start", 16), ("finish", 16)]
+
+
+def test_where_only_events_wait_the_oldest_is_dropped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mypt_dist.tracking.journal.WAITING_LINES", 2)
+    disk = FullDisk(0)
+    with Journal(tmp_path, write=disk) as journal:
+        for step in range(4):
+            journal.event("checkpoint", step=step)
+        disk.free = 1 << 20
+    assert [event["step"] for event in read_events(tmp_path)] == [2, 3]
 
 
 @settings(deadline=None, max_examples=50)

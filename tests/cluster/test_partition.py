@@ -1,0 +1,121 @@
+"""The network between two hosts is cut: both sides stop, neither saves on its own, and the run goes on afterwards."""
+
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from counted import SOAK, count
+from hosts import ADDRESSES, NEEDS_ROOT, TwoHosts
+from lives import ForkServer, eventually, final, lost_work, steps_done, write_run
+
+from mypt_dist.checkpoint import open_checkpoint, verify_checkpoint
+
+pytestmark = [NEEDS_ROOT, pytest.mark.cluster, pytest.mark.timeout(900)]
+
+PATIENCE_S = 15
+"""Of a collective, in these tests."""
+MARGIN_S = 60
+"""For two interpreters to end on a busy machine; what was measured is told."""
+
+FSDP2 = {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2"}
+IMPATIENT = str(Path(__file__).with_name("impatient.py"))
+SAVE_EVERY = 50
+
+
+@pytest.fixture
+def two() -> Iterator[TwoHosts]:
+    with TwoHosts() as two:
+        yield two
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[ForkServer]:
+    with ForkServer() as server:
+        yield server
+
+
+def start(two: TwoHosts, file: Path, environment: dict[str, str], *overrides: str) -> list["subprocess.Popen[bytes]"]:
+    """One rank on each host, under torchrun with its static rendezvous."""
+    launchers = []
+    for number, host in enumerate(two.hosts):
+        place = ["--nnodes=2", "--nproc_per_node=1", f"--node_rank={number}"]
+        meet = [f"--master_addr={ADDRESSES[0]}", "--master_port=29500"]
+        program = [IMPATIENT, str(PATIENCE_S), "train", str(file), *overrides]
+        log = file.with_suffix(f".{number}.log")
+        launchers.append(
+            host.start("-m", "torch.distributed.run", *place, *meet, *program, log=log, environment=environment)
+        )
+    return launchers
+
+
+def saves(run: Path) -> set[str]:
+    return {path.name for path in (run / "checkpoints").glob("step-????????")}
+
+
+def ended(launchers: list["subprocess.Popen[bytes]"], seconds: float) -> list[float]:
+    """Seconds after which each host's processes were gone. Whoever is not is killed, and that is a failure."""
+    begun, times = time.monotonic(), {}
+    while len(times) < len(launchers) and time.monotonic() < begun + seconds:
+        for number, launcher in enumerate(launchers):
+            if number not in times and launcher.poll() is not None:
+                times[number] = time.monotonic() - begun
+        time.sleep(0.1)
+    for launcher in launchers:
+        launcher.kill()
+        launcher.wait()
+    assert len(times) == len(launchers), f"a host did not stop within {seconds} s: {times}"
+    return [times[number] for number in sorted(times)]
+
+
+@pytest.mark.parametrize(
+    ("engine", "how"),
+    [("DDP", "cable"), ("FSDP2", "switch")] + ([("DDP", "switch"), ("FSDP2", "cable")] if SOAK else []),
+)
+def test_both_sides_stop_and_the_run_goes_on_when_the_network_is_back(
+    engine: str, how: str, run_mapping: dict[str, Any], tmp_path: Path, two: TwoHosts, server: ForkServer
+) -> None:
+    environment = FSDP2 if engine == "FSDP2" else {}
+    train = {"save_every": SAVE_EVERY, "eval_every": 10_000}
+    file = write_run(run_mapping, tmp_path, "parted", steps=100_000, **train)
+    run = file.with_suffix("")
+    launchers = start(two, file, environment)
+    eventually(
+        "two saves", lambda: steps_done(run) > 2 * SAVE_EVERY or any(one.poll() is not None for one in launchers)
+    )
+    said = "".join(file.with_suffix(f".{number}.log").read_text() for number in range(2))
+    assert all(launcher.poll() is None for launcher in launchers), said
+
+    two.cut(how)
+    before = saves(run)
+    times = ended(launchers, PATIENCE_S + MARGIN_S)
+    said = "".join(file.with_suffix(f".{number}.log").read_text() for number in range(2))
+    assert "mypt: another rank died or stopped answering" in said
+    after = saves(run)
+    # A save whose receipts had all come in when the network went is rank 0's to finish.
+    assert len(after - before) <= 1
+    reached = steps_done(run)
+    two.mend()
+
+    step = int(open_checkpoint(run).manifest.step)
+    assert verify_checkpoint(run / f"checkpoints/step-{step:08}") == []
+    assert reached - step <= SAVE_EVERY
+    end = step + SAVE_EVERY
+    assert [one.wait(300) for one in start(two, file, environment, f"train.stop_after={end}")] == [0, 0]
+    assert lost_work(run) == [reached - step]
+
+    whole = write_run(run_mapping, tmp_path, "whole", steps=100_000, **train)
+    assert server.start(whole, f"train.stop_after={end}", ranks=2, environment=environment).wait() == [0, 0]
+    assert final(run) == final(whole.with_suffix(""))
+    count(
+        f"the network between two hosts is cut ({engine}, {how})",
+        "both sides stop, neither saves on its own; resumed when it is back, bit-identical to a run without a cut",
+        time_out_s=PATIENCE_S,
+        first_host_gone_after_s=round(min(times), 1),
+        last_host_gone_after_s=round(max(times), 1),
+        saves_after_the_cut=len(after - before),
+        steps_done_again=reached - step,
+        differing=0,
+    )
