@@ -31,11 +31,13 @@ from mypt_dist.run.plan.watch import memory_watch
 from mypt_dist.run.provenance import code_version
 from mypt_dist.run.record import RunRecord
 from mypt_dist.run.resume import changed_settings, check_changes, completed
+from mypt_dist.run.watching import RunWatch
 from mypt_dist.training.evaluate import evaluate
 from mypt_dist.training.loop import Trainer
 from mypt_dist.training.signals import StopRequest
 from mypt_dist.training.state import TrainState
-from mypt_dist.training.throughput import peak_flops
+from mypt_dist.training.stragglers import Stragglers
+from mypt_dist.training.throughput import Phases, peak_flops
 
 log = logging.getLogger(__name__)
 
@@ -80,25 +82,26 @@ def train(config: RunConfig, *, allow_changes: Sequence[str] = ()) -> Outcome:
     """
     stop = StopRequest()
     with ExitStack() as stack:
+        watch = stack.enter_context(RunWatch(config.watch, config.folder, os.environ))
         stack.enter_context(stop.listening())
         # What can be refused without a process group is refused before one: all ranks see the same files.
         data = open_data(config.data, config.model)
         config = config.model_copy(update={"model": config.model.with_vocabulary(data.tokenizer.vocab_size)})
         batch_shape(config.train, config.model.context, 0, promised_ranks(os.environ))
 
-        engine = Engine(precision=config.train.precision, deterministic=config.train.deterministic)
+        engine = _connect(config, watch)
         stack.callback(engine.close)
         logs.install(engine.rank)
         lock = RunLock(config.folder)
         if engine.is_main:
             stack.callback(lock.release)
-        on_main(engine, lock.acquire)
+        _take_folder(engine, lock, watch)
         store = CheckpointStore(config.folder / "checkpoints", engine, config.checkpoints, may_commit=lock.still_mine)
         found = store.latest()
         changes = _agree_on_changes(config, data, found, allow_changes)
         shape = batch_shape(config.train, config.model.context, engine.rank, engine.size)
         memory = memory_watch(config, engine.topology, engine.device.type) if engine.is_main else None
-        parts = _build(config, data, engine, shape)
+        parts = _build(config, data, engine, shape, watch)
         stack.callback(parts.loader.close)
 
         record = RunRecord(config, engine, data, parts.parameters)
@@ -114,6 +117,7 @@ def train(config: RunConfig, *, allow_changes: Sequence[str] = ()) -> Outcome:
         )
         # Laid out before the state is loaded: throw-away passes must find throw-away moments.
         parts.trainable.settle(torch.zeros((shape.micro_batch, shape.context), dtype=torch.int64, device=engine.device))
+        watch.enter("restore")
         state = checkpointing.restore(found) if found else TrainState()
         if found:
             found.close()
@@ -125,7 +129,7 @@ def train(config: RunConfig, *, allow_changes: Sequence[str] = ()) -> Outcome:
 
         stack.enter_context(record.kept(found, flops_per_token=parts.flops_per_token))
         view = stack.enter_context(RunView(engine.rank, state.step, config.train.steps))
-        observer = RunObserver(view, record, memory)
+        observer = RunObserver(view, record, memory, watch)
         trainer = Trainer(
             config=config.train,
             engine=engine,
@@ -137,13 +141,40 @@ def train(config: RunConfig, *, allow_changes: Sequence[str] = ()) -> Outcome:
             stop=stop,
             flops_per_token=parts.flops_per_token,
             peak_flops=engine.sum(peak_flops(engine.device, config.train.precision))[0],
+            phases=Phases(on_change=watch.enter),
+            compare=Stragglers(engine, config.watch.slow_factor).compare,
         )
-        state, signal_number = trainer.fit(state)
+        with watch.training(state.step):
+            state, signal_number = trainer.fit(state)
         record.ended(state, signal_number)
         return Outcome(state, config.train.steps, config.folder, signal_number)
 
 
-def _build(config: RunConfig, data: RunData, engine: Engine, shape: BatchShape) -> Parts:
+def _connect(config: RunConfig, watch: RunWatch) -> Engine:
+    watch.enter("rendezvous")
+    engine = Engine(
+        precision=config.train.precision,
+        deterministic=config.train.deterministic,
+        timeout_s=config.watch.first_step_s,
+    )
+    watch.let_wait = engine.let_wait
+    return engine
+
+
+def _take_folder(engine: Engine, lock: RunLock, watch: RunWatch) -> None:
+    """Rank 0 locks the run's folder. From then on the guards of all ranks may write there."""
+
+    def take() -> None:
+        lock.acquire()
+        watch.forget_others()
+
+    on_main(engine, take)
+    watch.publish()
+    watch.enter("data")
+
+
+def _build(config: RunConfig, data: RunData, engine: Engine, shape: BatchShape, watch: RunWatch) -> Parts:
+    watch.enter("model")
     torch.manual_seed(config.train.seed)
     model = config.model.build()
     flops, parameters = model.flops_per_token(shape.context), sum(p.numel() for p in model.parameters())

@@ -56,6 +56,8 @@ class Trainer:
     peak_flops: float
     """Of all ranks together, as known at the start."""
     phases: Phases = field(default_factory=Phases)
+    compare: Callable[[Mapping[str, float]], dict[str, float]] = lambda speed: {}
+    """This rank's milliseconds with those of the others; a collective."""
 
     def __post_init__(self) -> None:
         # Read before the first step writes scaled rates over them.
@@ -78,10 +80,10 @@ class Trainer:
             if saving or state.step % config.log_every == 0:
                 latest |= self._report(state, metrics())
             if state.step % config.eval_every == 0 or state.step == config.steps:
-                with self.phases.paused():
+                with self.phases.paused("evaluate"):
                     latest |= self._report(state, self.evaluate())
             if saving:
-                with self.phases.paused():
+                with self.phases.paused("save"):
                     self.save(state, latest)
         return state, signal_number
 
@@ -93,7 +95,8 @@ class Trainer:
 
         # One collective per step tells every rank how many targets the step has, whether to stop, who failed.
         mine = sum(batch.num_targets for batch in batches)
-        targets, terminate, interrupt, failed = self.engine.sum(mine, *self.stop.vote(), failure is not None)
+        with self.phases.phase("vote"):
+            targets, terminate, interrupt, failed = self.engine.sum(mine, *self.stop.vote(), failure is not None)
         if failure is not None:
             raise failure
         if failed:
@@ -106,9 +109,11 @@ class Trainer:
             for number, batch in enumerate(batches, start=1):
                 with self.trainable.micro_batch(last=number == len(batches)):
                     # Divided by the targets of the whole step: the micro-batches' and ranks' shares add up to its mean.
-                    nats = self.trainable.model(batch.input_ids, labels=batch.labels, segment_ids=batch.segment_ids)
+                    with self.phases.phase("forward"):
+                        nats = self.trainable.model(batch.input_ids, labels=batch.labels, segment_ids=batch.segment_ids)
                     loss = nats / targets
-                    self.trainable.backward(loss)
+                    with self.phases.phase("backward"):
+                        self.trainable.backward(loss)
                 total += loss.detach()
         with self.phases.phase("optimizer"):
             update = self.trainable.update()
@@ -158,6 +163,7 @@ class Trainer:
 
     def _speed(self, state: TrainState) -> dict[str, float]:
         speed = self.phases.report()
+        speed |= self.compare(speed)
         flops = speed["throughput/tokens_per_sec"] * self.flops_per_token
         # A measured peak is low where the machine was busy at the start: what is reached was possible.
         self.peak_flops = max(self.peak_flops, flops)
