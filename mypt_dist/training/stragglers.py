@@ -39,6 +39,7 @@ class Stragglers:
         """``factor``: how many times busier than the median of the others is slow."""
         self._world, self._factor, self._clock = world, factor, clock
         self._told = float("-inf")
+        self._suspect: int | None = None
 
     def compare(self, speed: Mapping[str, float]) -> dict[str, float]:
         """Metrics over all ranks from each rank's own, and a table in the log if one is slow; a collective."""
@@ -46,10 +47,10 @@ class Stragglers:
             return {}
         mine: list[JSON] = [round(value, 3) for value in times_of(speed)]
         ranks = [RankTimes(*row) for row in self._world.all_gather(mine)]  # type: ignore[misc]  # rows as sent above
-        slow = slow_rank(ranks, self._factor)
-        if slow is not None and self._world.rank == 0 and self._clock() - self._told >= TABLE_EVERY_S:
-            self._told = self._clock()
-            log.warning("rank %d is slow; milliseconds per step, busiest first:\n%s", slow, table(ranks))
+        # Once may be chance, and the first time is the start.
+        before, self._suspect = self._suspect, slow_rank(ranks, self._factor)
+        if self._suspect is not None and self._suspect == before:
+            self._tell(self._suspect, ranks)
         steps, busy = [rank.step for rank in ranks], [rank.busy for rank in ranks]
         return {
             "time/step_ms_max": max(steps),
@@ -58,6 +59,11 @@ class Stragglers:
             "time/busy_ms_min": min(busy),
             "time/slowest_rank": float(busy.index(max(busy))),
         }
+
+    def _tell(self, slow: int, ranks: Sequence[RankTimes]) -> None:
+        if self._world.rank == 0 and self._clock() - self._told >= TABLE_EVERY_S:
+            self._told = self._clock()
+            log.warning("rank %d is slow; milliseconds per step, busiest first:\n%s", slow, table(ranks))
 
 
 def times_of(speed: Mapping[str, float]) -> RankTimes:
