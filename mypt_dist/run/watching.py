@@ -112,5 +112,5 @@ class RunWatch:
         others = with_the_dead(others, host, lambda pid: state_of(pid) not in ("", "Z", "X"))
         if len(others) <= 1:
             return others
-        here = RankStatus(self._rank, host, os.getpid(), "vote", self.step, 0.0, time.time(), collective=True)
+        here = RankStatus(self._rank, host, os.getpid(), "vote", self.step, 0.0, time.time())
         return [status for status in suspects([*others, here]) if status.rank != self._rank]

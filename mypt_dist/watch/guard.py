@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,7 +24,7 @@ from mypt_dist.watch.orphans import die_with_parent
 from mypt_dist.watch.patience import Patience
 from mypt_dist.watch.report import report
 from mypt_dist.watch.statuses import HANGS, HEARTBEAT, publish, read_all, write_whole
-from mypt_dist.watch.verdict import RankStatus, suspects
+from mypt_dist.watch.verdict import STOPPED, RankStatus, suspects
 
 LOOK_S: Final = 1.0
 """At most so long between two looks."""
@@ -65,7 +66,7 @@ class Guard:
         """Return when the rank has ended, or was ended."""
         while not self._rank_left():
             position, now = self._board.read(), time.monotonic()
-            if position.limit_s and self._patience.exhausted(position, now):
+            if position.limit_s and self._patience.exhausted(position, now, forgive=self._rests()):
                 self._end(position, self._patience.age(position, now))
                 return
             self._tell(position, now)
@@ -78,6 +79,10 @@ class Guard:
         limit = self._board.read().limit_s or LOOK_S
         ready, _, _ = select.select([sys.stdin], [], [], min(LOOK_S, max(limit / 20, 0.02)))
         return bool(ready) or os.getppid() != self._settings.pid
+
+    def _rests(self) -> bool:
+        """Whether somebody stopped a run of one rank, from a terminal or a debugger: nobody waits for it."""
+        return self._settings.size == 1 and state_of(self._settings.pid) in STOPPED
 
     def _status(self, position: Position, now: float) -> RankStatus:
         settings = self._settings
@@ -97,7 +102,9 @@ class Guard:
         if not position.public or (self._teller is not None and self._teller.is_alive()):
             return
         status, actions = self._status(position, now), list[Callable[[], None]]()
-        if now - self._told >= min(self._settings.heartbeat_s / 2, position.limit_s / 8):
+        # All ranks together make some twelve files a second, unless that would be too late for a report.
+        every_s = max(self._settings.heartbeat_s / 2, self._settings.size / 12)
+        if now - self._told >= min(every_s, position.limit_s / 8):
             self._told = now
             actions.append(lambda: publish(self._watch_dir, status))
         if self._settings.rank == 0 and now - self._beaten >= self._settings.heartbeat_s:
@@ -136,7 +143,7 @@ class Guard:
         writer = threading.Thread(target=self._quietly, args=[lambda: self._report(position, age_s)], daemon=True)
         writer.start()
         writer.join(self._settings.grace_s)
-        if state_of(self._settings.pid) not in ("T", "t"):
+        if state_of(self._settings.pid) not in STOPPED:
             os.write(self._settings.end, b"x")
             deadline = time.monotonic() + self._settings.grace_s
             while time.monotonic() < deadline:
@@ -154,7 +161,7 @@ class Guard:
             f"{settings.host}, limit {position.limit_s:g} s; ending it with exit code {HUNG}"
         )
         status = self._status(position, time.monotonic())
-        text = "" if status.state in ("T", "t") else stacks.ask(settings.pid, settings.stacks)
+        text = "" if status.state in STOPPED else stacks.ask(settings.pid, settings.stacks)
         where = stacks.innermost(text)
         status = replace(status, hung=True, at=where.at, collective=where.collective)
         recorded = flight_recorder.ask(settings.rank)
@@ -184,8 +191,9 @@ def state_of(pid: int) -> str:
 
 
 def say(text: str) -> None:
-    """A line, or several, on stderr at once."""
-    os.write(2, f"{text.rstrip()}\n".encode())
+    """A line, or several, on stderr at once. A closed terminal is no reason to stop."""
+    with suppress(OSError):
+        os.write(2, f"{text.rstrip()}\n".encode())
 
 
 def main() -> None:

@@ -15,14 +15,14 @@ class Patience:
         """``now``: seconds of the monotonic clock, as ever here."""
         self._looked, self._changes, self._forgiven = now, -1, 0.0
 
-    def exhausted(self, position: Position, now: float) -> bool:
-        """Whether the rank has been at ``position`` for longer than its limit."""
+    def exhausted(self, position: Position, now: float, *, forgive: bool = False) -> bool:
+        """Whether the rank is at ``position`` for longer than its limit. ``forgive``: the time since the last look."""
         gap, self._looked = now - self._looked, now
         if position.changes != self._changes:
             # Never judged at first sight: it may have been read while it was being written.
             self._changes, self._forgiven = position.changes, 0.0
             return False
-        if gap > FROZEN_S:
+        if forgive or gap > FROZEN_S:
             # A container or a laptop that was stopped, a machine that swapped: nobody's fault.
             self._forgiven += gap
         return self.age(position, now) > position.limit_s

@@ -79,6 +79,7 @@ def columns(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 def _suspicion(status: RankStatus) -> tuple[bool, int, bool, int, float, int]:
     dead = status.state == GONE or status.state in STOPPED
-    waits = status.collective or status.phase in WAITING
+    # What it was seen at outweighs what it said it was at.
+    waits = status.collective if status.at else status.phase in WAITING
     order = PHASES.index(status.phase) if status.phase in PHASES else len(PHASES)
     return not dead, status.step, waits, order, -status.age_s, status.rank

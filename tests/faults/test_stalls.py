@@ -29,6 +29,9 @@ STARTING = ("start", "rendezvous", "data", "model", "restore")
 UNLOCKED = ("start", "rendezvous")
 """Phases in which the run's folder is not yet locked: a hang is told on stderr alone."""
 
+ALIKE = ("vote", "end")
+"""Phases in which the others wait as well: only their stacks differ, and these ranks have no real collectives."""
+
 Drill = tuple[str, int, str]
 
 
@@ -65,7 +68,7 @@ def named(folder: Path, drill: Drill, ends: list[tuple[int, str]]) -> bool:
     line = f"[rank {victim}] hangs: "
     if line not in ends[victim][1] or f"in phase {phase} of step {step_of(phase)} on " not in ends[victim][1]:
         return False
-    if phase in UNLOCKED:
+    if phase in UNLOCKED + ALIKE:
         return True
     (path,) = (folder / "hangs").glob(f"step-*-rank-{victim:05}-*.txt")
     rows = path.read_text().partition("\nrank  ")[2].splitlines()
@@ -184,6 +187,19 @@ def test_when_the_launcher_is_killed_its_ranks_die_and_the_run_starts_again_at_o
         orphans=0,
         seconds=round(gone, 1),
     )
+
+
+@pytest.mark.parametrize("phase", ["data_wait", "forward"])
+def test_a_rank_that_is_slow_is_named_in_numbers_and_in_the_log(
+    run_mapping: dict[str, Any], tmp_path: Path, phase: str
+) -> None:
+    path = run_file(run_mapping, tmp_path)
+    output, _ = start(path, "1", phase, "every", "slow", "train.stop_after=6").communicate(timeout=200)
+    assert output.count("rank 1 is slow; milliseconds per step, busiest first:\n") == 1, output
+    rows = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
+    told = [row for row in rows if "time/slowest_rank" in row]
+    assert [row["time/slowest_rank"] for row in told][1:] == [1.0] * 5, "the first one has the start in it"
+    assert all(row["time/busy_ms_max"] > 200 for row in told)
 
 
 def steps(folder: Path) -> int:

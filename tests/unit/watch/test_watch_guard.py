@@ -17,7 +17,7 @@ RANK = """
 import ctypes, os, signal, sys, time
 from pathlib import Path
 from mypt_dist.watch.rank import Watch
-watch = Watch(Path(sys.argv[1]), rank=0, size=1, grace_s=1.0, heartbeat_s=0.2)
+watch = Watch(Path(sys.argv[1]), rank=0, size=2, grace_s=1.0, heartbeat_s=0.2)
 watch.start()
 watch.publish()
 print(watch._guard.pid, flush=True)
@@ -27,8 +27,8 @@ def at(phase, limit_s=60.0):
 """
 
 
-def start(folder: Path, body: str) -> "subprocess.Popen[str]":
-    code = RANK.replace("{body}", body)
+def start(folder: Path, body: str, ranks: int = 2) -> "subprocess.Popen[str]":
+    code = RANK.replace("{body}", body).replace("size=2", f"size={ranks}")
     return subprocess.Popen(
         [sys.executable, "-c", code, str(folder)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
@@ -108,6 +108,19 @@ def test_a_guard_that_is_killed_is_started_again(tmp_path: Path) -> None:
     eventually((tmp_path / "heartbeat.json").exists, "a heartbeat of the new guard")
     rank.kill()
     rank.communicate()
+
+
+def test_a_run_of_one_rank_that_was_stopped_goes_on_when_it_is_continued(tmp_path: Path) -> None:
+    body = "at('forward', 1.5)\nprint('there', flush=True)\ntime.sleep(100)"
+    rank = start(tmp_path, body, ranks=1)
+    guard_of(rank)
+    assert rank.stdout is not None
+    assert rank.stdout.readline() == "there\n"
+    os.kill(rank.pid, signal.SIGSTOP)
+    time.sleep(4)
+    assert state_of(rank.pid) == "T"
+    os.kill(rank.pid, signal.SIGCONT)
+    assert rank.communicate(timeout=60)[1].count("hangs:") == 1, "only after it was continued"
 
 
 def test_a_full_disk_does_not_keep_a_hang_from_being_ended(tmp_path: Path) -> None:

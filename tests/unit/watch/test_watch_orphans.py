@@ -13,7 +13,7 @@ from mypt_dist.watch.guard import state_of
 
 LAUNCHER = """
 import os, subprocess, sys, time
-rank = "import os, time\\n" + sys.argv[1] + "\\nprint(os.getpid(), flush=True)\\ntime.sleep(100)"
+rank = "import os, time\\n" + sys.argv[1] + "\\nos.write(1, b'%d\\\\n' % os.getpid())\\ntime.sleep(100)"
 for number in range(2):
     subprocess.Popen([sys.executable, "-c", rank], env={**os.environ, "LOCAL_RANK": str(number)})
 time.sleep(100)

@@ -39,8 +39,9 @@ def test_a_rank_that_is_stopped_or_gone_comes_first_of_all(state: str) -> None:
 
 
 def test_in_one_phase_the_rank_outside_a_collective_is_the_odd_one() -> None:
-    ranks = [status(rank, "backward", collective=rank != 2) for rank in range(4)]
-    assert [found.rank for found in suspects(ranks)] == [2]
+    for phase in ("backward", "vote"):
+        ranks = [status(rank, phase, at="seen", collective=rank != 2) for rank in range(4)]
+        assert [found.rank for found in suspects(ranks)] == [2]
 
 
 def test_several_odd_ones_are_all_named_and_none_where_all_are_alike() -> None:
