@@ -29,10 +29,8 @@ def write_when_signalled(descriptor: int) -> None:
 
 
 def no_longer() -> None:
-    """Let `SIGNAL` go."""
-    # Ignored first: without a handler a late one would end the process.
+    """Let `SIGNAL` go. The guard must have ended: one that comes later would end the process."""
     faulthandler.unregister(SIGNAL)
-    signal.signal(SIGNAL, signal.SIG_IGN)
 
 
 def ask(pid: int, descriptor: int) -> str:

@@ -41,7 +41,7 @@ def at(watch: RunWatch, entered: str) -> None:
         STALLS[how]()
 
 
-limits = {"first_step_s": 4, "step_s": 4, "evaluate_s": 4, "save_s": 4, "grace_s": 2, "heartbeat_s": 0.5}
+limits = {"first_step_s": 10, "step_s": 4, "evaluate_s": 4, "save_s": 4, "grace_s": 2, "heartbeat_s": 0.5}
 config = WatchConfig.model_validate({**limits, "watchdog": watched == "watched"})
 with RunWatch(config, Path(folder), {"RANK": rank, "WORLD_SIZE": ranks}) as watch:
     for entered in UNLOCKED:

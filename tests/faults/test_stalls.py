@@ -40,7 +40,7 @@ def drills() -> list[Drill]:
     if SOAK:
         return [(phase, rank, way) for phase in PHASES for rank in range(RANKS) for way in WAYS]
     draw = random.Random(20)
-    phases = ("rendezvous", "restore", "data_wait", "vote", "forward", "save")
+    phases = ("rendezvous", "restore", "data_wait", "forward", "save")
     return [(phase, draw.randrange(RANKS), WAYS[number % 3]) for number, phase in enumerate(phases)]
 
 
@@ -75,6 +75,7 @@ def named(folder: Path, drill: Drill, ends: list[tuple[int, str]]) -> bool:
     return rows[1].split()[0] == str(victim) and phase in rows[1]
 
 
+@pytest.mark.timeout(3000 if SOAK else 300)
 def test_the_rank_and_the_phase_that_stall_are_named_and_all_ranks_end(tmp_path: Path) -> None:
     right = ended = 0
     todo = drills()
@@ -101,13 +102,13 @@ def test_without_a_watchdog_a_stall_lasts_until_somebody_comes(tmp_path: Path) -
     drill = ("forward", 0, "sleep")
     rank = begin(tmp_path, 0, 1, drill, "unwatched")
     with pytest.raises(subprocess.TimeoutExpired):
-        rank.communicate(timeout=10)
+        rank.communicate(timeout=8)
     rank.kill()
     assert "hangs" not in rank.communicate()[1]
 
 
 def run_file(run_mapping: dict[str, Any], tmp_path: Path, **watch: object) -> Path:
-    limits = {"first_step_s": 120, "step_s": 5, "evaluate_s": 60, "save_s": 60, "grace_s": 3, "heartbeat_s": 1}
+    limits = {"first_step_s": 120, "step_s": 60, "evaluate_s": 60, "save_s": 60, "grace_s": 3, "heartbeat_s": 1}
     train = {**run_mapping["train"], "steps": 100_000, "save_every": 50_000, "eval_every": 50_000}
     path = tmp_path / "run.json"
     path.write_text(json.dumps({**run_mapping, "train": train, "watch": {**limits, **watch}}))
@@ -123,9 +124,9 @@ def start(run_file: Path, *stall: str) -> "subprocess.Popen[str]":
 def test_a_real_rank_that_stalls_in_its_forward_pass_is_named_and_its_peer_ends(
     run_mapping: dict[str, Any], tmp_path: Path
 ) -> None:
-    agent = start(run_file(run_mapping, tmp_path), "1", "forward", "4", "hold-the-lock")
+    agent = start(run_file(run_mapping, tmp_path, step_s=10), "1", "forward", "4", "hold-the-lock")
     output = agent.communicate(timeout=200)[0]
-    assert "[rank 1] hangs: 4 s in phase forward of step 4" in output, output
+    assert "[rank 1] hangs: 8 s in phase forward of step 4" in output, output
     assert re.search(r"exitcode +: (9|-9) ", output), output
     (path,) = (tmp_path / "run/hangs").glob("step-00000004-rank-00001-*.txt")
     assert "train_step" in path.read_text()
@@ -136,28 +137,27 @@ def test_a_stopped_rank_is_missed_after_the_short_time_out_with_exit_code_7(
     run_mapping: dict[str, Any], tmp_path: Path
 ) -> None:
     """Also the mutation twin of the watchdog: without one nobody says which phase it was."""
-    path = run_file(run_mapping, tmp_path, watchdog=False)
+    path = run_file(run_mapping, tmp_path, step_s=10, watchdog=False)
     agent = start(path, "1", "backward", "4", "stop")
-    assert agent.stdout is not None
     lines: list[str] = []
-    for line in agent.stdout:
-        lines.append(line)
-        if line.startswith("stalling process"):
-            stopped = int(line.split()[-1])
-            since = time.monotonic()
-        if "mypt: another rank died" in line:
-            waited = time.monotonic() - since
-            # The launcher would give it half a minute to obey SIGTERM.
-            os.kill(stopped, signal.SIGKILL)
-    agent.wait(timeout=60)
+    with agent:
+        assert agent.stdout is not None
+        for line in agent.stdout:
+            lines.append(line)
+            if line.startswith("stalling process"):
+                stopped, since = int(line.split()[-1]), time.monotonic()
+            if "mypt: another rank died" in line:
+                waited = time.monotonic() - since
+                # The launcher would give it half a minute to obey SIGTERM.
+                os.kill(stopped, signal.SIGKILL)
     output = "".join(lines)
-    assert "Timed out waiting 5000ms" in output, output
+    assert "Timed out waiting 10000ms" in output, output
     assert re.search(r"exitcode +: 7 ", output), output
     assert not (tmp_path / "run/hangs").exists()
     count(
         "SIGSTOP of one of two ranks, without watchdog",
         "the other ends with exit code 7 after watch.step_s",
-        step_s=5,
+        step_s=10,
         seconds=round(waited, 1),
     )
 
@@ -189,7 +189,7 @@ def test_when_the_launcher_is_killed_its_ranks_die_and_the_run_starts_again_at_o
     )
 
 
-@pytest.mark.parametrize("phase", ["data_wait", "forward"])
+@pytest.mark.parametrize("phase", ["data_wait", "forward"] if SOAK else ["forward"])
 def test_a_rank_that_is_slow_is_named_in_numbers_and_in_the_log(
     run_mapping: dict[str, Any], tmp_path: Path, phase: str
 ) -> None:
