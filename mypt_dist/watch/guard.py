@@ -144,7 +144,8 @@ class Guard:
         writer.start()
         writer.join(self._settings.grace_s)
         if state_of(self._settings.pid) not in STOPPED:
-            os.write(self._settings.end, b"x")
+            with suppress(OSError):
+                os.write(self._settings.end, b"x")
             deadline = time.monotonic() + self._settings.grace_s
             while time.monotonic() < deadline:
                 if os.getppid() != self._settings.pid:
