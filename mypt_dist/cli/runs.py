@@ -1,5 +1,6 @@
-"""``mypt runs``: what became of the numbers of a run."""
+"""``mypt runs``: what became of the numbers of a run, and whether it is alive."""
 
+import time
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
@@ -27,3 +28,25 @@ def sync(
         print_json(asdict(report))
     else:
         print(report)
+
+
+@app.command()
+def alive(
+    run: Annotated[Path, typer.Argument(metavar="DIR", help="A run's folder.")],
+    max_age: Annotated[
+        float, typer.Option(metavar="SECONDS", help="A run that told nothing for longer is dead.")
+    ] = 120,
+    as_json: JsonOption = False,
+) -> None:
+    """Is the run alive? For health checks of containers: exit code 0 if it is, 1 if it is not, 2 for bad input.
+
+    Not alive is also what has not begun, has ended or has hung.
+    """
+    from mypt_dist.watch.heartbeat import health
+
+    found = health(run, max_age, time.time())
+    if as_json:
+        print_json(asdict(found))
+    else:
+        print(found.reason)
+    raise typer.Exit(0 if found.alive else 1)

@@ -30,7 +30,10 @@ def train(run_file: RunFile, overrides: Overrides = None, allow_change: AllowCha
     from mypt_dist import log
     from mypt_dist.run.config import RunConfig
     from mypt_dist.run.main_rank import before_ranks_meet
+    from mypt_dist.watch.orphans import die_with_launcher
 
+    # Before the imports that take seconds: a launcher that is killed meanwhile must not leave this rank behind.
+    die_with_launcher(os.environ)
     rank = int(os.environ.get("RANK", "0"))
     log.install(rank)
     with before_ranks_meet():

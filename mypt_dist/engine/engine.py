@@ -21,6 +21,7 @@ from mypt_dist.engine.host import HostGroup
 from mypt_dist.engine.host_memory import keep_freed_memory
 from mypt_dist.engine.precision import fp8_recipe, require_precision
 from mypt_dist.engine.replicated import Replicated
+from mypt_dist.engine.timeouts import set_timeout
 from mypt_dist.engine.trainable import StepRecipe, Trainable
 from mypt_dist.errors import ConfigError
 from mypt_dist.launch.environment import refuse_contradictions, topology_from_environ
@@ -28,8 +29,8 @@ from mypt_dist.world import JSON
 
 Precision: TypeAlias = Literal["fp32", "bf16", "fp16", "fp8"]
 
-COLLECTIVE_TIMEOUT = timedelta(minutes=10)
-"""After this a silent peer counts as lost. Saving and compiling on one rank must fit in."""
+START_TIMEOUT_S = 1800.0
+"""Ranks start, read and compile at different speeds. Once they run, `Engine.let_wait` says what is enough."""
 
 
 class Engine:
@@ -38,7 +39,10 @@ class Engine:
     Raises `ConfigError` if the launch file contradicts the run file or the world is not the one it promises.
     """
 
-    def __init__(self, *, precision: Precision = "fp32", deterministic: bool = False) -> None:
+    def __init__(
+        self, *, precision: Precision = "fp32", deterministic: bool = False, timeout_s: float = START_TIMEOUT_S
+    ) -> None:
+        """``timeout_s``: seconds after which a peer that is silent in a collective counts as lost."""
         refuse_contradictions(precision, os.environ)
         self.topology = topology_from_environ(os.environ)
         cpu = not torch.cuda.is_available() or os.environ.get("ACCELERATE_USE_CPU", "").lower() in ("1", "true")
@@ -48,6 +52,7 @@ class Engine:
             torch.use_deterministic_algorithms(True)
         if cpu:
             keep_freed_memory()
+        self._timeout = timedelta(seconds=timeout_s)
         self._accelerator = self._connect(precision, cpu)
         connected = self.size
         if connected != self.topology.ranks:
@@ -57,6 +62,8 @@ class Engine:
                 "start with mypt launch, accelerate launch or torchrun, see launch/README.md"
             )
         self._host = HostGroup(self.size)
+        # A group that is made without one gets torch's own.
+        self.let_wait(timeout_s)
 
     @property
     def name(self) -> str:
@@ -88,6 +95,10 @@ class Engine:
         """Every rank's value, in rank order, on every rank; also a barrier."""
         return self._host.all_gather(value)
 
+    def let_wait(self, seconds: float) -> None:
+        """From now on a peer that is silent for so long in a collective of this rank counts as lost."""
+        set_timeout(seconds)
+
     def prepare(self, model: nn.Module, optimizer: Optimizer, recipe: StepRecipe) -> Trainable:
         """Place, cast, replicate or shard. Raises `ConfigError` if the optimizer cannot work on such shards."""
         if self.topology.is_fsdp:
@@ -115,7 +126,7 @@ class Engine:
         mixed = {"fp32": "no"}.get(precision, precision)
         if self.topology.zero_stage:
             return self._connect_zero(precision, mixed, cpu)
-        group = InitProcessGroupKwargs(timeout=COLLECTIVE_TIMEOUT)
+        group = InitProcessGroupKwargs(timeout=self._timeout)
         handlers = [group, fp8_recipe()] if precision == "fp8" else [group]
         if not self.topology.is_fsdp:
             handlers.append(DistributedDataParallelKwargs(gradient_as_bucket_view=True))
@@ -146,7 +157,7 @@ class Engine:
         zero.quiet()
         # Without the backend's name each process on a CPU would think it is alone.
         backend = "gloo" if cpu else None
-        group = InitProcessGroupKwargs(backend=backend, timeout=COLLECTIVE_TIMEOUT)
+        group = InitProcessGroupKwargs(backend=backend, timeout=self._timeout)
         plugin = zero.plugin(precision)
         # It prints, on the stream that a program's results go to, that it has built something.
         with redirect_stdout(StringIO()):

@@ -35,12 +35,14 @@ from mypt_dist.run.record import RunRecord
 from mypt_dist.run.resume import changed_settings, check_changes, completed
 from mypt_dist.run.same_start import require_same_start, start_facts
 from mypt_dist.run.saving import run_saving
+from mypt_dist.run.watching import RunWatch
 from mypt_dist.training.damage import together
 from mypt_dist.training.evaluate import evaluate
 from mypt_dist.training.loop import Trainer
 from mypt_dist.training.signals import STOP, ControlFiles, StopRequest
 from mypt_dist.training.state import TrainState
-from mypt_dist.training.throughput import peak_flops
+from mypt_dist.training.stragglers import Stragglers
+from mypt_dist.training.throughput import Phases, peak_flops
 
 log = logging.getLogger(__name__)
 
@@ -87,6 +89,7 @@ def train(config: RunConfig, *, allow_changes: Sequence[str] = ()) -> Outcome:
     """
     stop = StopRequest(ControlFiles(config.folder) if int(os.environ.get("RANK", "0")) == 0 else None)
     with ExitStack() as stack:
+        watch = stack.enter_context(RunWatch(config.watch, config.folder, os.environ))
         stack.enter_context(stop.listening())
         # What can be refused without a process group is refused before one: all ranks see the same files.
         with before_ranks_meet():
@@ -94,17 +97,12 @@ def train(config: RunConfig, *, allow_changes: Sequence[str] = ()) -> Outcome:
             config = config.model_copy(update={"model": config.model.with_vocabulary(data.tokenizer.vocab_size)})
             batch_shape(config.train, config.model.context, 0, promised_ranks(os.environ))
 
-        engine = Engine(precision=config.train.precision, deterministic=config.train.deterministic)
+        engine = _connect(config, watch)
         stack.callback(engine.close)
         logs.install(engine.rank)
         require_same_start(engine, start_facts(config, data, engine.topology))
-        lock = RunLock(config.folder)
-        if engine.is_main:
-            stack.callback(lock.release)
-        on_main(engine, lock.acquire)
-        if engine.is_main:
-            # A wish from before this start.
-            stop.obeyed(STOP)
+        lock = _take_folder(config.folder, engine, watch, stop)
+        stack.callback(lock.release)
         store = CheckpointStore(
             config.folder / "checkpoints", engine, config.checkpoints.retention, may_commit=lock.still_mine
         )
@@ -112,7 +110,7 @@ def train(config: RunConfig, *, allow_changes: Sequence[str] = ()) -> Outcome:
         changes = _agree_on_changes(config, data, found, allow_changes)
         shape = batch_shape(config.train, config.model.context, engine.rank, engine.size)
         memory = memory_watch(config, engine.topology, engine.device.type) if engine.is_main else None
-        parts = _build(config, data, engine, shape)
+        parts = _build(config, data, engine, shape, watch)
         stack.callback(parts.loader.close)
 
         record = RunRecord(config, engine, data, parts.parameters)
@@ -131,13 +129,14 @@ def train(config: RunConfig, *, allow_changes: Sequence[str] = ()) -> Outcome:
         )
         # Laid out before the state is loaded: throw-away passes must find throw-away moments.
         parts.trainable.settle(torch.zeros((shape.micro_batch, shape.context), dtype=torch.int64, device=engine.device))
+        watch.enter("restore")
         state = _first_state(found, checkpointing, parts.canary, config.train.seed)
         checkpointing.note_changes(changes)
         _announce(config, engine, parts, state)
 
         stack.enter_context(record.kept(found, flops_per_token=parts.flops_per_token))
         view = stack.enter_context(RunView(engine.rank, state.step, config.train.steps))
-        observer = RunObserver(view, record, memory, damage.metrics)
+        observer = RunObserver(view, record, memory, watch, damage.metrics)
         saving = stack.enter_context(run_saving(config, checkpointing, record, lock, state.step))
         trainer = Trainer(
             config=config.train,
@@ -153,13 +152,44 @@ def train(config: RunConfig, *, allow_changes: Sequence[str] = ()) -> Outcome:
             damage=damage,
             flops_per_token=parts.flops_per_token,
             peak_flops=engine.sum(peak_flops(engine.device, config.train.precision))[0],
+            phases=Phases(on_change=watch.enter),
+            compare=Stragglers(engine, config.watch.slow_factor).compare,
         )
-        state, wish = trainer.fit(state)
+        with watch.training(state.step):
+            state, wish = trainer.fit(state)
         record.ended(state, wish)
         return Outcome(state, config.train.steps, config.folder, wish.signal_number)
 
 
-def _build(config: RunConfig, data: RunData, engine: Engine, shape: BatchShape) -> Parts:
+def _connect(config: RunConfig, watch: RunWatch) -> Engine:
+    watch.enter("rendezvous")
+    engine = Engine(
+        precision=config.train.precision,
+        deterministic=config.train.deterministic,
+        timeout_s=config.watch.first_step_s,
+    )
+    watch.let_wait = engine.let_wait
+    return engine
+
+
+def _take_folder(folder: Path, engine: Engine, watch: RunWatch, stop: StopRequest) -> RunLock:
+    """Rank 0 locks the run's folder. From then on the guards of all ranks may write there."""
+    lock = RunLock(folder)
+
+    def take() -> None:
+        lock.acquire()
+        watch.forget_others()
+        # A wish from before this start.
+        stop.obeyed(STOP)
+
+    on_main(engine, take)
+    watch.publish()
+    watch.enter("data")
+    return lock
+
+
+def _build(config: RunConfig, data: RunData, engine: Engine, shape: BatchShape, watch: RunWatch) -> Parts:
+    watch.enter("model")
     torch.manual_seed(config.train.seed)
     model = config.model.build()
     flops, parameters = model.flops_per_token(shape.context), sum(p.numel() for p in model.parameters())

@@ -152,8 +152,10 @@ class Checkpointing:
                 f"step {state.step}: {state.guard.ledger[-1].reason}, and no healthy checkpoint to go back to: lower "
                 "optimizer.lr, lengthen train.schedule.warmup, or save more often (train.save_every)"
             )
+        changes = self.changes
         with healthy:
             before = self.restore(healthy)
+        self.changes = changes
         self.store.set_back(before.step)
         return before.behind(state)
 

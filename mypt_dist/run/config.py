@@ -15,6 +15,7 @@ from mypt_dist.optim.adamw import AdamWConfig
 from mypt_dist.tracking import TrackerConfig, any_tracker
 from mypt_dist.tracking.mlflow_tracker import MlflowConfig
 from mypt_dist.training.config import TrainConfig
+from mypt_dist.watch.config import WatchConfig
 
 if TYPE_CHECKING:
     AnyModel = ModelConfig
@@ -50,6 +51,7 @@ class RunConfig(Config):
     checkpoints: CheckpointConfig = CheckpointConfig()
     trackers: tuple[AnyTracker, ...] = (MlflowConfig(),)
     """Where numbers are shipped to, besides ``metrics.jsonl``."""
+    watch: WatchConfig = WatchConfig()
 
     @classmethod
     def load(cls, name: str, overrides: Sequence[str] = ()) -> "RunConfig":

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from mypt_dist.run.console import RunView
 from mypt_dist.run.plan.watch import MemoryWatch
 from mypt_dist.run.record import RunRecord
+from mypt_dist.run.watching import RunWatch
 from mypt_dist.training.guard import Entry
 from mypt_dist.training.state import TrainState
 
@@ -17,13 +18,16 @@ Metrics = Callable[[], Mapping[str, float]]
 class RunObserver:
     """Passes what happens on. Journal and memory watch exist on the main rank alone."""
 
-    def __init__(self, view: RunView, record: RunRecord, memory: MemoryWatch | None, more: Metrics) -> None:
+    def __init__(
+        self, view: RunView, record: RunRecord, memory: MemoryWatch | None, watch: RunWatch, more: Metrics
+    ) -> None:
         """``more``: metrics to go with those of training."""
-        self._view, self._memory, self._more = view, memory, more
+        self._view, self._memory, self._watch, self._more = view, memory, watch, more
         self._journal, self._system = record.journal, record.system
 
     def stepped(self, state: TrainState) -> None:
         """One more update."""
+        self._watch.stepped(state.step)
         self._view.stepped(state)
         if self._memory is not None:
             self._memory.stepped()

@@ -66,6 +66,8 @@ class Trainer:
     phases: Phases = field(default_factory=Phases)
     damage: DamageBook | None = None
     """Keeps count of damaged data that is skipped."""
+    compare: Callable[[Mapping[str, float]], dict[str, float]] = lambda speed: {}
+    """This rank's milliseconds with those of the others; a collective."""
 
     def __post_init__(self) -> None:
         # Read before the first step writes scaled rates over them.
@@ -90,7 +92,7 @@ class Trainer:
                 continue
             self._on_its_beat(state, metrics, save=wish.save, last=state.step == end)
         if state != began:
-            with self.phases.paused():
+            with self.phases.paused("save"):
                 self._compare_replicas(state)
                 self.saving.finish(state, self._latest)
         return state, wish
@@ -104,9 +106,11 @@ class Trainer:
             for number, batch in enumerate(batches, start=1):
                 with self.trainable.micro_batch(last=number == len(batches)):
                     # Divided by the targets of the whole step: the micro-batches' and ranks' shares add up to its mean.
-                    nats = self.trainable.model(batch.input_ids, labels=batch.labels, segment_ids=batch.segment_ids)
+                    with self.phases.phase("forward"):
+                        nats = self.trainable.model(batch.input_ids, labels=batch.labels, segment_ids=batch.segment_ids)
                     loss = nats / targets
-                    self.trainable.backward(loss)
+                    with self.phases.phase("backward"):
+                        self.trainable.backward(loss)
                 total += loss.detach()
         judge = Judge(self, state, total)
         with self.phases.phase("optimizer"):
@@ -159,13 +163,13 @@ class Trainer:
         if saving or state.step % config.log_every == 0:
             self._report(state, metrics())
         if state.step % config.eval_every == 0 or state.step == config.steps:
-            with self.phases.paused():
+            with self.phases.paused("evaluate"):
                 self._report(state, finite(state.step, self.evaluate()))
         if state.step % config.guard.compare_every == 0 or (saving and not last):
-            with self.phases.paused():
+            with self.phases.paused("save"):
                 self._compare_replicas(state)
         if saving and not last:
-            with self.phases.paused():
+            with self.phases.paused("save"):
                 self.saving.begin(state, self._latest)
         if save:
             self.stop.obeyed(SAVE_NOW)
@@ -178,7 +182,7 @@ class Trainer:
                 f"step {state.step}: {entry.reason}. {state.guard.in_a_row} steps in a row were skipped, after going "
                 f"back {state.guard.rollbacks} times: {REMEDY}"
             )
-        with self.phases.paused():
+        with self.phases.paused("save"):
             before = self.saving.roll_back(state)
         self.observer.noted(before, before.guard.ledger[-1])
         return before
@@ -224,6 +228,7 @@ class Trainer:
 
     def _speed(self, state: TrainState) -> dict[str, float]:
         speed = self.phases.report()
+        speed |= self.compare(speed)
         flops = speed["throughput/tokens_per_sec"] * self.flops_per_token
         # A measured peak is low where the machine was busy at the start: what is reached was possible.
         self.peak_flops = max(self.peak_flops, flops)

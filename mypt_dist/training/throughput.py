@@ -25,29 +25,45 @@ PEAK_BF16_TFLOPS = {
 class Phases:
     """Host seconds per named phase since the last report. On a GPU, work is charged where the host waits for it."""
 
-    def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:
-        self._clock = clock
+    def __init__(
+        self, clock: Callable[[], float] = time.perf_counter, on_change: Callable[[str], None] = lambda name: None
+    ) -> None:
+        """``on_change`` is told the name of each phase that begins, and of the one around it when it ends."""
+        self._clock, self._on_change = clock, on_change
+        self._around = ["loop"]
         self._seconds: defaultdict[str, float] = defaultdict(float)
         self._steps = self._tokens = 0
         self._since = clock()
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
-        """Charge the block's time to ``name``."""
+        """Charge the block's time to ``name``, and if it lies in another phase, to that as well."""
         begin = self._clock()
         try:
-            yield
+            with self._within(name):
+                yield
         finally:
             self._seconds[name] += self._clock() - begin
 
     @contextmanager
-    def paused(self) -> Iterator[None]:
+    def paused(self, name: str = "paused") -> Iterator[None]:
         """Leave the block's time out: evaluating and saving say nothing of the speed of training."""
         begin = self._clock()
         try:
-            yield
+            with self._within(name):
+                yield
         finally:
             self._since += self._clock() - begin
+
+    @contextmanager
+    def _within(self, name: str) -> Iterator[None]:
+        self._around.append(name)
+        self._on_change(name)
+        try:
+            yield
+        finally:
+            self._around.pop()
+            self._on_change(self._around[-1])
 
     def count_step(self, tokens: int) -> None:
         """One more step, of this many tokens over all ranks."""
