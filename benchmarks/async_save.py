@@ -8,8 +8,8 @@ The state is that of a GPT of 124 M parameters in fp32 with the two moments of A
 * copy: the same tensors copied with torch into tensors that are there already
 * blocking: `CheckpointStore.save`
 
-Every contestant runs in its own process, in turn within each round, after one save or copy as a warm-up; a figure is the
-median of the ratios of the rounds. Needs 6 GB on the disk of the current folder and 8 GB of memory.
+Every contestant runs in its own process, in turn within each round, after one save or copy as a warm-up; a figure is
+the median of the ratios of the rounds. Needs 6 GB on the disk of the current folder and 8 GB of memory.
 """
 
 import argparse
