@@ -5,6 +5,7 @@ from mypt_dist.checkpoint.background import BackgroundSaves, Dropped, Outcome, S
 from mypt_dist.checkpoint.cadence import Cadence, best_interval_s, in_steps
 from mypt_dist.checkpoint.catalog import Summary, list_checkpoints, open_checkpoint, verify_checkpoint
 from mypt_dist.checkpoint.config import CheckpointConfig
+from mypt_dist.checkpoint.ephemeral import is_ephemeral, marked
 from mypt_dist.checkpoint.files import Disk, Files
 from mypt_dist.checkpoint.lock import Lease, RunLock
 from mypt_dist.checkpoint.manifest import CorruptError, FileEntry, Manifest, SegmentEntry, TensorEntry
@@ -47,7 +48,9 @@ __all__ = [
     "WriterProcess",
     "best_interval_s",
     "in_steps",
+    "is_ephemeral",
     "list_checkpoints",
+    "marked",
     "open_checkpoint",
     "remedy",
     "verify_checkpoint",

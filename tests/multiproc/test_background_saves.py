@@ -34,30 +34,6 @@ def saved_steps(run: Path) -> list[int]:
     return [event["step"] for event in read_events(run) if event["kind"] == "checkpoint"]
 
 
-@pytest.mark.parametrize("engine", ["DDP x2", "FSDP2 x2", "ZeRO-2 x2"])
-def test_a_background_checkpoint_is_a_blocking_one_byte_for_byte_and_resumes_as_exactly(
-    engine: str, run_mapping: dict[str, Any], launch: Any, tmp_path: Path
-) -> None:
-    ranks, environment = ENGINES[engine]
-    for out, background in (("background", True), ("blocking", False)):
-        run_file = write_run(run_mapping, tmp_path, out, background=background)
-        launch(ranks, "-m", "mypt_dist", "train", str(run_file), **environment)
-        assert saved_steps(tmp_path / out) == [5, 10, 12] or background
-    ours, theirs = tmp_path / "background/checkpoints", tmp_path / "blocking/checkpoints"
-    assert saved_steps(tmp_path / "background")[0] == 5
-    assert 12 in saved_steps(tmp_path / "background")
-    for step in saved_steps(tmp_path / "background"):
-        if (theirs / f"step-{step:08}").exists():
-            assert tensors(ours / f"step-{step:08}") == tensors(theirs / f"step-{step:08}")
-    # From the one that was written while training went on.
-    uninterrupted = tensors(ours / "step-00000012")
-    for path in ours.iterdir():
-        if path.name != "step-00000005":
-            shutil.rmtree(path)
-    launch(ranks, "-m", "mypt_dist", "train", str(tmp_path / "background.json"), **environment)
-    assert tensors(ours / "step-00000012") == uninterrupted
-
-
 def test_a_killed_writer_of_one_rank_drops_the_save_on_both_and_the_next_one_commits(
     run_mapping: dict[str, Any], launch: Any, tmp_path: Path
 ) -> None:
@@ -100,3 +76,27 @@ def test_a_rank_killed_during_a_save_takes_its_writer_along_and_nothing_is_commi
     with open_checkpoint(tmp_path / "run") as found:
         assert found.manifest.step == STEPS
     assert not [path for path in (tmp_path / "run/checkpoints").iterdir() if "partial" in path.name]
+
+
+@pytest.mark.parametrize("engine", ["DDP x2", "FSDP2 x2"])
+def test_a_background_checkpoint_is_a_blocking_one_byte_for_byte_and_a_run_that_died_resumes_from_it(
+    engine: str, run_mapping: dict[str, Any], launch: Any, tmp_path: Path
+) -> None:
+    ranks, environment = ENGINES[engine]
+    for out, background in (("background", True), ("blocking", False)):
+        run_file = write_run(run_mapping, tmp_path, out, background=background)
+        launch(ranks, "-m", "mypt_dist", "train", str(run_file), **environment)
+        assert saved_steps(tmp_path / out) == [5, 10, 12] or background
+    ours, theirs = tmp_path / "background/checkpoints", tmp_path / "blocking/checkpoints"
+    assert saved_steps(tmp_path / "background")[0] == 5
+    assert 12 in saved_steps(tmp_path / "background")
+    for step in saved_steps(tmp_path / "background"):
+        if (theirs / f"step-{step:08}").exists():
+            assert tensors(ours / f"step-{step:08}") == tensors(theirs / f"step-{step:08}")
+    # From the one that was written while training went on.
+    uninterrupted = tensors(ours / "step-00000012")
+    for path in ours.iterdir():
+        if path.name != "step-00000005":
+            shutil.rmtree(path)
+    launch(ranks, "-m", "mypt_dist", "train", str(tmp_path / "background.json"), **environment)
+    assert tensors(ours / "step-00000012") == uninterrupted

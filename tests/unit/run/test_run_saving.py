@@ -185,3 +185,18 @@ def test_a_lost_lock_ends_the_run_at_once(tmp_path: Path, monkeypatch: pytest.Mo
 )
 def test_there_is_advice_for_what_the_system_says(numbers: list[int], advice: str) -> None:
     assert advice in remedy([Failure(0, "OSError", "", number) for number in numbers])
+
+
+@pytest.mark.parametrize("background", [True, False])
+def test_of_ephemeral_checkpoints_only_the_newest_stays(tmp_path: Path, background: bool) -> None:
+    one = rank(tmp_path, Solo(), every=20, background=background, ephemeral_every=5, keep_last=2, keep_best=None)
+    seen = {}
+    for step in range(1, 58):
+        one.train(1, first=step)
+        seen[step] = [int(name[5:]) for name in names(tmp_path) if "partial" not in name and "trash" not in name]
+    assert (seen[9], seen[14], seen[19]) == ([5], [10], [15])
+    assert seen[24] == [20]
+    assert seen[39] == [20, 35]
+    assert seen[54] == [20, 40, 50]
+    one.saving.finish(TrainState(58), {})
+    assert [int(name[5:]) for name in names(tmp_path)] == [40, 58]
