@@ -16,10 +16,18 @@ pytestmark = [pytest.mark.multiproc, pytest.mark.timeout(900)]
 
 SCRIPT = Path(__file__).parent / "train_with_dying_writers.py"
 STEPS = 12
+MANY = 3000
+"""Steps of a few milliseconds, for some saves to come and go; a writer takes a moment to start."""
 
 
 def write_run(mapping: dict[str, Any], tmp_path: Path, out: str, *, steps: int = STEPS, **checkpoints: Any) -> Path:
-    train = {**mapping["train"], "steps": steps, "save_every": 5, "eval_every": steps, "log_every": steps}
+    train = {
+        **mapping["train"],
+        "steps": steps,
+        "save_every": 5 if steps == STEPS else 200,
+        "eval_every": steps,
+        "log_every": steps,
+    }
     path = tmp_path / f"{out}.json"
     keep = {"keep_last": 99, **checkpoints}
     path.write_text(json.dumps({**mapping, "out": str(tmp_path / out), "train": train, "checkpoints": keep}))
@@ -37,13 +45,15 @@ def saved_steps(run: Path) -> list[int]:
 def test_a_killed_writer_of_one_rank_drops_the_save_on_both_and_the_next_one_commits(
     run_mapping: dict[str, Any], launch: Any, tmp_path: Path
 ) -> None:
-    run_file = write_run(run_mapping, tmp_path, "run", steps=400)
+    run_file = write_run(run_mapping, tmp_path, "run", steps=MANY)
     done = launch(2, str(SCRIPT), str(run_file), "once", str(tmp_path))
-    assert "step 5 was not saved: rank 1: the process that writes checkpoints ended (killed by SIGKILL)" in done.stderr
+    assert (
+        "step 200 was not saved: rank 1: the process that writes checkpoints ended (killed by SIGKILL)" in done.stderr
+    )
     steps = saved_steps(tmp_path / "run")
-    assert 5 not in steps
+    assert 200 not in steps
     assert len(steps) >= 2
-    assert steps[-1] == 400
+    assert steps[-1] == MANY
     failures = [row["checkpoint/failures"] for row in read_metrics(tmp_path / "run") if "checkpoint/failures" in row]
     assert failures == [1]
     assert verify_checkpoint(tmp_path / "run") == []
@@ -53,7 +63,7 @@ def test_a_killed_writer_of_one_rank_drops_the_save_on_both_and_the_next_one_com
 def test_writers_that_always_die_end_the_run_on_all_ranks_with_exit_code_5(
     run_mapping: dict[str, Any], launch: Any, tmp_path: Path
 ) -> None:
-    run_file = write_run(run_mapping, tmp_path, "run", steps=4000, max_failures=2)
+    run_file = write_run(run_mapping, tmp_path, "run", steps=MANY, max_failures=2)
     done = launch(2, str(SCRIPT), str(run_file), "always", str(tmp_path), check=False)
     assert done.returncode != 0
     for rank in (0, 1):
@@ -66,13 +76,13 @@ def test_writers_that_always_die_end_the_run_on_all_ranks_with_exit_code_5(
 def test_a_rank_killed_during_a_save_takes_its_writer_along_and_nothing_is_committed(
     run_mapping: dict[str, Any], launch: Any, tmp_path: Path
 ) -> None:
-    run_file = write_run(run_mapping, tmp_path, "run")
-    launch(2, str(SCRIPT), str(run_file), "rank killed", str(tmp_path), check=False)
+    run_file = write_run(run_mapping, tmp_path, "run", steps=MANY)
+    launch(2, str(SCRIPT), str(run_file), "rank-killed", str(tmp_path), check=False)
     for rank in (0, 1):
         assert start_of(int((tmp_path / f"writer-{rank}").read_text())) is None, "no writer outlives its rank"
     left = [path.name for path in (tmp_path / "run/checkpoints").iterdir()]
     assert left == [name for name in left if ".partial-" in name], "nothing was committed"
-    launch(2, "-m", "mypt_dist", "train", str(run_file))
+    launch(2, "-m", "mypt_dist", "train", str(run_file), f"train.stop_after={STEPS}")
     with open_checkpoint(tmp_path / "run") as found:
         assert found.manifest.step == STEPS
     assert not [path for path in (tmp_path / "run/checkpoints").iterdir() if "partial" in path.name]
