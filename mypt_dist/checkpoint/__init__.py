@@ -6,6 +6,7 @@ from mypt_dist.checkpoint.cadence import Cadence, best_interval_s, in_steps
 from mypt_dist.checkpoint.canary import Canary, canary_problem
 from mypt_dist.checkpoint.catalog import Summary, list_checkpoints, open_checkpoint, verify_checkpoint
 from mypt_dist.checkpoint.config import CheckpointConfig
+from mypt_dist.checkpoint.ephemeral import is_ephemeral, marked
 from mypt_dist.checkpoint.files import Disk, Files
 from mypt_dist.checkpoint.lock import Lease, RunLock
 from mypt_dist.checkpoint.manifest import CorruptError, FileEntry, Manifest, SegmentEntry, TensorEntry
@@ -52,7 +53,9 @@ __all__ = [
     "best_interval_s",
     "canary_problem",
     "in_steps",
+    "is_ephemeral",
     "list_checkpoints",
+    "marked",
     "open_checkpoint",
     "remedy",
     "verify_checkpoint",

@@ -36,8 +36,14 @@ class Cadence:
     """In a row."""
     interval: int = 0
     """Steps between saves at present."""
+    ephemeral_every: int | None = None
+    """Steps at whose multiples is saved in between."""
     _overdue: bool = False
     _retry_at: int = 0
+    _lasting: bool = True
+    """The save under way is not an ephemeral one."""
+    _owed: bool = False
+    """Nor is one that was put off or has failed."""
 
     def __post_init__(self) -> None:
         self.interval = self.every or FIRST_AUTO
@@ -46,12 +52,18 @@ class Cadence:
         """Whether to save after ``step``. ``busy``: one is being written; one that is put off comes right after it."""
         if self._retry_at:
             return step >= self._retry_at and not busy
-        regular = step % self.every == 0 if self.every else step - self.last >= self.interval
-        return regular or (self._overdue and not busy)
+        between = self.ephemeral_every is not None and step % self.ephemeral_every == 0
+        return self._is_regular(step) or between or (self._overdue and not busy)
+
+    def is_ephemeral(self, step: int) -> bool:
+        """Whether a save of ``step`` that is due is one in between."""
+        return self.ephemeral_every is not None and not self._owed and not self._is_regular(step)
 
     def begun(self, step: int) -> None:
         """A save of this step is under way."""
-        self.last, self._overdue, self._retry_at = step, False, 0
+        self._lasting = not self.is_ephemeral(step)
+        self._overdue, self._retry_at, self._owed = False, 0, False
+        self.last = step if self._lasting else self.last
 
     def went_back(self, step: int) -> None:
         """The run goes on from an earlier step."""
@@ -59,11 +71,14 @@ class Cadence:
 
     def put_off(self, step: int) -> None:
         """A save could not begin because one is being written."""
-        self.last, self._overdue = step, True
+        lasting = not self.is_ephemeral(step)
+        self._overdue, self._owed = True, self._owed or lasting
+        self.last = step if lasting else self.last
 
     def failed(self, step: int) -> int:
         """A save failed. Returns the step of the next try."""
         self.failures += 1
+        self._owed = self._owed or self._lasting
         self._retry_at = step + max(1, self.interval // RETRY_SHARE) * 2 ** (self.failures - 1)
         return self._retry_at
 
@@ -75,3 +90,6 @@ class Cadence:
         """``auto``: save so often from now on, in steps."""
         if self.every is None:
             self.interval = interval
+
+    def _is_regular(self, step: int) -> bool:
+        return step % self.every == 0 if self.every else step - self.last >= self.interval

@@ -11,6 +11,9 @@ class CheckpointConfig(Retention):
     background: bool = True
     """Training goes on once the state is copied; a process of its own writes it. The copy takes as much host memory
     as the rank's share of a checkpoint: false saves that memory, and every save stops training until it is safe."""
+    ephemeral_every: int | None = Field(default=None, ge=1)
+    """Also save at every multiple of this, to lose less work: such a checkpoint is deleted as soon as there is a newer
+    one, and the rules of what is kept count only the others. Null: none."""
     wait_s: float = Field(default=0.0, ge=0)
     """Seconds that a save waits for an earlier one still being written. Then it is put off: it begins as soon as the
     earlier one has ended, hence the default costs no training time."""

@@ -12,7 +12,8 @@ class HostBuffer:
     """Anonymous shared memory behind a descriptor, which a child process may inherit and map."""
 
     def __init__(self) -> None:
-        self.descriptor = _anonymous()
+        self.descriptor = -1
+        """From the first `room` on."""
         self._mapped: mmap.mmap | None = None
 
     def room(self, size: int) -> memoryview:
@@ -20,6 +21,8 @@ class HostBuffer:
 
         Raises OSError where there is no memory left. What an earlier call returned stays valid.
         """
+        if self.descriptor < 0:
+            self.descriptor = _anonymous()
         if self._mapped is None or len(self._mapped) < size:
             length = -(-max(size, 1) // PAGE) * PAGE
             # Asked for here, a lack of memory is an error; met while copying, it would be a signal.

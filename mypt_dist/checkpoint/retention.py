@@ -7,6 +7,7 @@ from typing import Annotated
 
 from pydantic import Field
 
+from mypt_dist.checkpoint.ephemeral import is_ephemeral
 from mypt_dist.config import Config
 
 
@@ -35,13 +36,14 @@ class Kept:
 def victims(rules: Retention, valid: Sequence[Kept]) -> list[Kept]:
     """Which of the ``valid`` checkpoints no rule keeps, oldest first."""
     oldest_first = sorted(valid, key=lambda kept: kept.step)
-    keep = {kept.step for kept in oldest_first[-rules.keep_last :]}
+    lasting = [kept for kept in oldest_first if not is_ephemeral(kept.metrics)]
+    keep = {kept.step for kept in (*lasting[-rules.keep_last :], *oldest_first[-1:])}
     # A storm of bad numbers must not rotate out the one to go back to.
     keep |= set([kept.step for kept in oldest_first if kept.healthy][-1:])
     if rules.keep_every:
-        keep |= {kept.step for kept in oldest_first if kept.step % rules.keep_every == 0}
+        keep |= {kept.step for kept in lasting if kept.step % rules.keep_every == 0}
     if rules.keep_best:
-        measured = [kept for kept in oldest_first if rules.keep_best in kept.metrics]
+        measured = [kept for kept in lasting if rules.keep_best in kept.metrics]
         # Of equals the newest: min takes the first.
         best = min(reversed(measured), key=lambda kept: kept.metrics[rules.keep_best or ""], default=None)
         keep |= {best.step} if best else set()

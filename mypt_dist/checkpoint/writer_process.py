@@ -55,7 +55,7 @@ class WriterProcess:
 
     def __init__(self, setup: Setup) -> None:
         self._memory = HostBuffer()
-        self._setup = setup.model_copy(update={"parent": os.getpid(), "descriptor": self._memory.descriptor})
+        self._setup = setup
         self._process: subprocess.Popen[bytes] | None = None
         self._received = bytearray()
 
@@ -113,6 +113,8 @@ class WriterProcess:
 
     def _start(self) -> None:
         self._forget()
+        if self._memory.descriptor < 0:
+            self._memory.room(1)
         process = subprocess.Popen(
             [sys.executable, "-m", "mypt_dist.checkpoint.writer"],
             stdin=subprocess.PIPE,
@@ -122,13 +124,14 @@ class WriterProcess:
             start_new_session=True,
         )
         self._process, self._received = process, bytearray()
+        known = {"parent": os.getpid(), "descriptor": self._memory.descriptor}
         assert process.stdin is not None, "it is a pipe"
         if hasattr(fcntl, "F_SETPIPE_SZ"):
             try:
                 fcntl.fcntl(process.stdin.fileno(), fcntl.F_SETPIPE_SZ, PIPE_BYTES)
             except OSError as error:
                 log.debug("the writer's pipe stays small: %s", error)
-        self._send(to_line(self._setup))
+        self._send(to_line(self._setup.model_copy(update=known)))
 
     def _send(self, line: bytes) -> None:
         assert self._process is not None

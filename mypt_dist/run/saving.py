@@ -23,6 +23,7 @@ from mypt_dist.checkpoint import (
     WriterProcess,
     best_interval_s,
     in_steps,
+    marked,
     remedy,
 )
 from mypt_dist.errors import LockError, NumericError, SaveError
@@ -105,10 +106,11 @@ class RunSaving:
             self._put_off(state)
             return
         self._state, self._now = state, state.step
+        told = marked(metrics, ephemeral=self.cadence.is_ephemeral(state.step))
         self.cadence.begun(state.step)
         step_s = self._step_s()
         try:
-            self._save(state, metrics, step_s)
+            self._save(state, told, step_s)
         except NotAgreedError as error:
             self._failed(state.step, error)
         self._pace = (state.step, self.clock())
@@ -253,7 +255,9 @@ def run_saving(
         world=world,
         saves=checkpointing,
         record=record,
-        cadence=Cadence(None if every == "auto" else every, last=step),
+        cadence=Cadence(
+            None if every == "auto" else every, last=step, ephemeral_every=config.checkpoints.ephemeral_every
+        ),
         background=_background(config.checkpoints, world, checkpointing.folder, lock),
     )
     try:

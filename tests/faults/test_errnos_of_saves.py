@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from checkpoint_doubles import (
+    Died,
     FaultyFiles,
     QuickFiles,
     on_ranks,
@@ -147,6 +148,33 @@ def test_a_save_that_fails_is_never_acknowledged(before: Path, memory: Path) -> 
         "the acknowledged one, else the one before",
         points=points,
         lost=lost,
+    )
+
+
+@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
+def test_a_writer_killed_at_any_call_of_a_save_loses_nothing_and_training_goes_on(
+    before: Path, memory: Path, after: bool
+) -> None:
+    counter = FaultyFiles(NEVER, OSError())
+    calls = with_one_fault(shutil.copytree(before, memory / "counted"), 1, 0, counter, True)[0].calls
+    failed = 0
+    for at in range(calls):
+        root = shutil.copytree(before, memory / "root")
+        (ended,) = with_one_fault(root, 1, 0, FaultyFiles(at, Died(), after=after), True)
+        failed += ended.failures
+        assert ended.failures <= 1
+        assert ended.acknowledged[-1] == newest(root) == 20
+        assert {path.name.partition("-")[0] for path in root.iterdir()} == {"step"}
+        assert all(path.suffix == "" for path in root.iterdir())
+        shutil.rmtree(root)
+    assert failed > calls / 3
+    count(
+        f"a writer killed {'after' if after else 'before'} every call of a background save",
+        "old checkpoints intact, attempt removed, training goes on, a later save is committed",
+        points=calls,
+        saves_failed=failed,
+        lost=0,
+        runs_ended=0,
     )
 
 

@@ -1,49 +1,41 @@
-"""Under a launcher: train a run file while the writer of rank 1 dies or stops, by the book of a scenario."""
+"""Under a launcher: train a run file while the writer of rank 1 dies or stops, by the book of a scenario.
+
+train_with_dying_writers.py RUN_FILE once|always|rank-killed FOLDER
+"""
 
 import os
 import signal
 import sys
-from collections.abc import Mapping
 from pathlib import Path
 
+from mypt_dist.checkpoint import BackgroundSaves
 from mypt_dist.errors import MyptError
 from mypt_dist.run.build import train
 from mypt_dist.run.config import RunConfig
-from mypt_dist.run.saving import RunSaving
-from mypt_dist.training.state import TrainState
 
-_, run_file, scenario, folder = sys.argv
-RANK = int(os.environ["RANK"])
+_, run_file, scenario, name = sys.argv
+RANK, FOLDER = int(os.environ["RANK"]), Path(name)
 
-begin, vote = RunSaving.begin, RunSaving.vote
+vote = BackgroundSaves.vote
 
 
-def begin_and_hurt(self: RunSaving, state: TrainState, metrics: Mapping[str, float]) -> None:
-    begin(self, state, metrics)
-    pid = self.background._writer.pid  # type: ignore[union-attr,attr-defined]
-    if pid is None:
-        # Rank 1's writer starts with the first order for it.
-        return
-    (Path(folder) / f"writer-{RANK}").write_text(str(pid))
-
-
-def vote_and_hurt(self: RunSaving) -> object:
-    writer = self.background._writer  # type: ignore[union-attr]
-    pid, flight = writer.pid, self.background._flight  # type: ignore[union-attr,attr-defined]
-    if RANK == 1 and pid is not None and flight is not None and flight.answer is None:
-        (Path(folder) / "writer-1").write_text(str(pid))
-        first = flight.write.step == 5
-        if scenario == "always" or (scenario == "once" and first):
+def vote_and_hurt(self: BackgroundSaves) -> tuple[float, float]:
+    """Before it votes, rank 1 hurts a writer that is at work, and rank 0 itself once that is done."""
+    flight, pid = self._flight, self._writer.pid  # type: ignore[attr-defined]
+    if pid is not None:
+        (FOLDER / f"writer-{RANK}").write_text(str(pid))
+    if RANK == 1 and flight is not None and flight.answer is None:
+        if scenario == "always" or (scenario == "once" and flight.write.step == 200):
             os.kill(pid, signal.SIGKILL)
-        if scenario == "rank killed":
+        if scenario == "rank-killed":
             os.kill(pid, signal.SIGSTOP)
-    if RANK == 0 and scenario == "rank killed" and self._now == 9:
+            (FOLDER / "stopped").touch()
+    if RANK == 0 and (FOLDER / "stopped").exists() and scenario == "rank-killed":
         os.kill(os.getpid(), signal.SIGKILL)
     return vote(self)
 
 
-RunSaving.begin = begin_and_hurt  # type: ignore[method-assign]
-RunSaving.vote = vote_and_hurt  # type: ignore[method-assign,assignment]
+BackgroundSaves.vote = vote_and_hurt  # type: ignore[method-assign]
 
 try:
     train(RunConfig.load(run_file))

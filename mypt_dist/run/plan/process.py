@@ -63,6 +63,11 @@ def gpu_process(topology: Topology, tensors: int) -> int:
     return round(GPU_CONTEXT + peers + tensors * (GPU_CACHE - 1))
 
 
+def saved_share(parameters: Sequence[Parameter], ranks: int) -> int:
+    """Bytes of fp32 weights and moments that a rank writes of a checkpoint, and copies first in a background save."""
+    return sum(p.elements * (4 + p.moments) + p.counters for p in parameters) // ranks
+
+
 def resident() -> int:
     """Bytes of this process in memory now."""
     return int(psutil.Process().memory_info().rss)

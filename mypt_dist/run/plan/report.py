@@ -13,6 +13,7 @@ from mypt_dist.run.plan.batches import Batches, amounts, batches, seconds, token
 from mypt_dist.run.plan.buffers import buffers, logits_chunk
 from mypt_dist.run.plan.forecast import Device, Forecast, Forecaster, Way
 from mypt_dist.run.plan.options import FULL, Option, options
+from mypt_dist.run.plan.process import saved_share
 from mypt_dist.run.plan.states import ZeroSettings
 
 if TYPE_CHECKING:
@@ -163,7 +164,11 @@ def plan_run(
         seconds=None if rate is None else seconds(run, rate),
         memory=machine.memory,
         options=tuple(options(forecaster, way, machine.memory, shape.per_step)) if machine.memory and too_full else (),
-        remarks=(*data.remarks, *_remarks(config, run, machine.device)),
+        remarks=(
+            *data.remarks,
+            *_remarks(config, run, machine.device),
+            *_saving(config, saved_share(forecaster.parameters, topology.ranks)),
+        ),
     )
 
 
@@ -225,3 +230,12 @@ def _remarks(config: "RunConfig", run: Batches, device: Device) -> list[str]:
             "CUDA's context, NCCL and the allocator's cache are assumed, not measured: see docs/how-to/plan.md"
         )
     return found
+
+
+def _saving(config: "RunConfig", share: int) -> list[str]:
+    if not config.checkpoints.background:
+        return []
+    return [
+        f"from its first save on, a rank holds {share / 2**30:.2f} GiB more of host memory: the copy that is written "
+        "while training goes on (checkpoints.background: false does without)"
+    ]

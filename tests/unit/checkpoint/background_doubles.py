@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from checkpoint_doubles import State, dealt, describer, quick_disk, random_state
+from checkpoint_doubles import Died, State, dealt, describer, quick_disk, random_state
 
 from mypt_dist.checkpoint import BackgroundSaves, Disk, Dropped, Outcome, Retention, Saved, Segment, Setup, Share
 from mypt_dist.checkpoint.orders import Order, parse_order, to_line
@@ -12,14 +12,20 @@ from mypt_dist.checkpoint.writer import Worker
 from mypt_dist.checkpoint.writer_process import Answer
 from mypt_dist.world import JSON, World
 
+DIED: Answer = {"told": None, "failure": {"kind": "WriterDied", "text": "it was killed", "errno": 0}}
+
 
 class InlineWriter:
-    """Does every order at once with a disk of the test's; ``late``: it answers only when the test lets it."""
+    """Does every order at once with a disk of the test's; ``late``: it answers only when the test lets it.
+
+    If its disk raises `Died`, another one takes its place, with a disk that works.
+    """
 
     def __init__(self, root: Path, world: World, disk: Disk | None = None, rules: Retention | None = None) -> None:
         self._memory = bytearray()
         setup = Setup(root=root, rank=world.rank, size=world.size, retention=rules or Retention(keep_last=99))
-        self._worker = Worker(setup, disk or quick_disk(), lambda size: memoryview(self._memory)[:size])
+        self._setup = setup
+        self._worker = self._start(disk or quick_disk())
         self._pending: list[Order] = []
         self.late = False
         self.killed = 0
@@ -40,13 +46,20 @@ class InlineWriter:
             return None
         if self.killed:
             self._pending.clear()
-            return {"told": None, "failure": {"kind": "WriterDied", "text": "it was killed", "errno": 0}}
-        return self._worker.answer(self._pending.pop())
+            return DIED
+        try:
+            return self._worker.answer(self._pending.pop())
+        except Died:
+            self._worker = self._start(quick_disk())
+            return DIED
 
     def kill(self) -> None:
         self.killed += 1
 
     def close(self) -> None: ...
+
+    def _start(self, disk: Disk) -> Worker:
+        return Worker(self._setup, disk, lambda size: memoryview(self._memory)[:size])
 
 
 def copy(segments: Sequence[Segment], memory: memoryview, offsets: Sequence[int]) -> None:

@@ -8,7 +8,16 @@ from typing import Any
 from background_doubles import InlineWriter, share, sums
 from checkpoint_doubles import QuickFiles, quick_disk, random_state, save_dealt
 
-from mypt_dist.checkpoint import BackgroundSaves, Cadence, CheckpointConfig, CheckpointStore, Disk, Files, Share
+from mypt_dist.checkpoint import (
+    BackgroundSaves,
+    Cadence,
+    CheckpointConfig,
+    CheckpointStore,
+    Disk,
+    Files,
+    Retention,
+    Share,
+)
 from mypt_dist.run.saving import RunSaving
 from mypt_dist.training.state import TrainState
 from mypt_dist.world import World
@@ -33,14 +42,14 @@ class Saves:
     folder: Path
     world: World
     disk: Disk
+    rules: Retention
 
     def share(self, state: TrainState, metrics: Mapping[str, float]) -> Share:
-        return share(self.world, state.step)
+        return share(self.world, state.step, **metrics)
 
     def save(self, state: TrainState, metrics: Mapping[str, float]) -> Path:
-        return save_dealt(
-            CheckpointStore(self.folder, self.world, disk=self.disk), self.world, state.step, random_state(state.step)
-        )
+        store = CheckpointStore(self.folder, self.world, self.rules, disk=self.disk)
+        return save_dealt(store, self.world, state.step, random_state(state.step), **metrics)
 
     def share_bytes(self) -> int:
         return 5
@@ -88,5 +97,12 @@ def rank(root: Path, world: World, *, files: Files | None = None, every: int | N
     settings = CheckpointConfig.model_validate({"keep_last": 99, **config})
     writer = InlineWriter(root, world, disk, settings.retention)
     background = BackgroundSaves(world, writer, timeout_s=60) if settings.background else None
-    saving = RunSaving(settings, world, Saves(root, world, disk), record, Cadence(every), background)
+    saving = RunSaving(
+        settings,
+        world,
+        Saves(root, world, disk, settings.retention),
+        record,
+        Cadence(every, ephemeral_every=settings.ephemeral_every),
+        background,
+    )
     return Rank(saving, record, unsteady, writer)

@@ -73,3 +73,33 @@ def test_failed_saves_are_tried_again_sooner_than_the_next_one_but_ever_later() 
     assert cadence.failures == 0
     assert cadence.failed(step) == step + 10
     assert Cadence(3).failed(7) == 8
+
+
+def test_between_regular_saves_there_are_ephemeral_ones() -> None:
+    cadence = Cadence(10, ephemeral_every=4)
+    assert dues(cadence, 1, 20) == [4, 8, 10, 12, 16, 20]
+    assert [step for step in range(1, 21) if cadence.due(step, busy=False) and not cadence.is_ephemeral(step)] == [
+        10,
+        20,
+    ]
+    assert not Cadence(10).is_ephemeral(4), "without them none is"
+    auto = Cadence(None, ephemeral_every=60)
+    auto.begun(60)
+    assert dues(auto, 61, 100) == [100], "an ephemeral save does not put the regular one off"
+
+
+@pytest.mark.parametrize("kind", ["put off", "failed"])
+def test_what_makes_up_for_a_regular_save_is_not_ephemeral(kind: str) -> None:
+    cadence = Cadence(10, ephemeral_every=4)
+    cadence.begun(8)
+    if kind == "put off":
+        cadence.put_off(10)
+    else:
+        cadence.begun(10)
+        cadence.failed(10)
+    assert cadence.due(11, busy=False)
+    assert not cadence.is_ephemeral(11)
+    cadence.begun(11)
+    assert cadence.is_ephemeral(12)
+    cadence.put_off(12)
+    assert cadence.is_ephemeral(13), "and what makes up for an ephemeral one is"

@@ -18,6 +18,7 @@ from mypt_dist.checkpoint import (
     BackgroundSaves,
     Dropped,
     Fence,
+    NotAgreedError,
     RunLock,
     Saved,
     Setup,
@@ -111,6 +112,35 @@ def test_a_killed_writer_fails_the_save_and_the_next_has_a_new_one(
     names = [path.name for path in (tmp_path / "checkpoints").iterdir()]
     assert "step-00000002" in names
     assert not [name for name in names if "partial" in name]
+
+
+def test_a_writer_that_can_not_be_started_fails_the_save_not_the_run(
+    tmp_path: Path, writer: WriterProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*arguments: object, **options: object) -> None:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    saves = BackgroundSaves(Solo(), writer, timeout_s=DEADLINE_S)
+    with monkeypatch.context() as patch:
+        patch.setattr(subprocess, "Popen", refuse)
+        saves.begin(share(Solo(), 1))
+        (dropped,) = heard_of(saves)
+    assert isinstance(dropped, Dropped)
+    assert dropped.error.failures[0].errno == errno.EMFILE
+    saves.begin(share(Solo(), 2))
+    assert [type(outcome) for outcome in heard_of(saves)] == [Saved]
+
+
+def test_no_descriptor_for_the_copy_is_a_failed_save_too(
+    writer: WriterProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*arguments: object) -> None:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    saves = BackgroundSaves(Solo(), writer, timeout_s=DEADLINE_S)
+    monkeypatch.setattr("os.memfd_create", refuse)
+    with pytest.raises(NotAgreedError, match="Too many open files"):
+        saves.begin(share(Solo(), 1))
 
 
 def heard_of(saves: BackgroundSaves) -> list[object]:

@@ -5,13 +5,16 @@ import os
 from pathlib import Path
 
 import pytest
+import torch
 from checkpoint_doubles import on_ranks, run_ranks
 from run_saving_doubles import Record, rank
 
 from mypt_dist.checkpoint import CheckpointConfig
 from mypt_dist.checkpoint.agreement import Failure
 from mypt_dist.checkpoint.remedies import remedy
+from mypt_dist.engine import LocalTensor
 from mypt_dist.errors import LockError, SaveError
+from mypt_dist.run.checkpointing import copy_into
 from mypt_dist.training.state import TrainState
 from mypt_dist.world import Solo, World
 
@@ -185,3 +188,30 @@ def test_a_lost_lock_ends_the_run_at_once(tmp_path: Path, monkeypatch: pytest.Mo
 )
 def test_there_is_advice_for_what_the_system_says(numbers: list[int], advice: str) -> None:
     assert advice in remedy([Failure(0, "OSError", "", number) for number in numbers])
+
+
+@pytest.mark.parametrize("background", [True, False])
+def test_of_ephemeral_checkpoints_only_the_newest_stays(tmp_path: Path, background: bool) -> None:
+    one = rank(tmp_path, Solo(), every=20, background=background, ephemeral_every=5, keep_last=2, keep_best=None)
+    seen = {}
+    for step in range(1, 58):
+        one.train(1, first=step)
+        seen[step] = [int(name[5:]) for name in names(tmp_path) if "partial" not in name and "trash" not in name]
+    assert (seen[9], seen[14], seen[19]) == ([5], [10], [15])
+    assert seen[24] == [20]
+    assert seen[39] == [20, 35]
+    assert seen[54] == [20, 40, 50]
+    one.saving.finish(TrainState(58), {})
+    assert [int(name[5:]) for name in names(tmp_path)] == [40, 58]
+
+
+def test_tensors_of_any_type_are_copied_to_their_offsets() -> None:
+    flats = [torch.rand(3), torch.rand(5).to(torch.bfloat16), torch.tensor([7]), torch.rand(2).double()]
+    tensors = [LocalTensor(f"model/{n}", tuple(flat.shape), 0, flat) for n, flat in enumerate(flats)]
+    memory, offsets = memoryview(bytearray(256)), [0, 64, 128, 192]
+    copy_into(tensors, memory, offsets)
+    expected = [flat.view(torch.uint8).numpy().tobytes() for flat in flats]
+    for flat in flats:
+        flat.zero_()
+    assert [bytes(memory[at : at + len(one)]) for at, one in zip(offsets, expected, strict=True)] == expected
+    copy_into([], memoryview(b""), [])
