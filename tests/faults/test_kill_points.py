@@ -55,6 +55,7 @@ def test_there_were_as_many_points_as_promised(sweeps: dict[str, dict[str, Any]]
 TWINS = {
     "trash": ("a save and the deletion of an older checkpoint", "corrupt"),
     "rename": ("a save and the deletion of an older checkpoint", "corrupt"),
+    "manifest-last": ("a save and the deletion of an older checkpoint", "corrupt"),
     "order-of-deletion": ("a save and the deletion of an older checkpoint", "lost"),
     "aside": ("a save of a step that exists", "lost"),
     "finding-aside": ("a save of a step that exists", "lost"),
