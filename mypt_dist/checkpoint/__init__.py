@@ -5,6 +5,10 @@ from mypt_dist.checkpoint.catalog import Summary, list_checkpoints, open_checkpo
 from mypt_dist.checkpoint.files import Disk, Files
 from mypt_dist.checkpoint.lock import Lease, RunLock
 from mypt_dist.checkpoint.manifest import CorruptError, FileEntry, Manifest, SegmentEntry, TensorEntry
+from mypt_dist.checkpoint.mirror import Mirror, fill_from_mirror
+from mypt_dist.checkpoint.mirror_process import mirrored
+from mypt_dist.checkpoint.mirror_target import MirrorTarget
+from mypt_dist.checkpoint.policy import CheckpointPolicy
 from mypt_dist.checkpoint.reading import Checkpoint
 from mypt_dist.checkpoint.retention import Retention
 from mypt_dist.checkpoint.segments import ITEM_BYTES, Dtype, Segment
@@ -14,6 +18,7 @@ __all__ = [
     "ITEM_BYTES",
     "Canary",
     "Checkpoint",
+    "CheckpointPolicy",
     "CheckpointStore",
     "CorruptError",
     "Disk",
@@ -22,6 +27,8 @@ __all__ = [
     "Files",
     "Lease",
     "Manifest",
+    "Mirror",
+    "MirrorTarget",
     "Retention",
     "RunLock",
     "Segment",
@@ -29,7 +36,9 @@ __all__ = [
     "Summary",
     "TensorEntry",
     "canary_problem",
+    "fill_from_mirror",
     "list_checkpoints",
+    "mirrored",
     "open_checkpoint",
     "verify_checkpoint",
 ]

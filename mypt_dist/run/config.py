@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field
 
-from mypt_dist.checkpoint import Retention
+from mypt_dist.checkpoint import CheckpointPolicy
 from mypt_dist.config import Config, load_mapping, validate
 from mypt_dist.data.config import DataConfig
 from mypt_dist.models import ModelConfig, any_model
@@ -47,7 +47,7 @@ class RunConfig(Config):
     data: DataConfig
     optimizer: AnyOptimizer = AdamWConfig()
     train: TrainConfig
-    checkpoints: Retention = Retention()
+    checkpoints: CheckpointPolicy = CheckpointPolicy()
     trackers: tuple[AnyTracker, ...] = (MlflowConfig(),)
     """Where numbers are shipped to, besides ``metrics.jsonl``."""
 
