@@ -53,16 +53,17 @@ class Mirror:
             if name not in gone and (name not in there or there[name].sha256 != manifest.sha256)
         ]
         copied = [here[name].step for name in missing if self._copy(name, here[name])]
-        for name in sorted(there.keys() & (gone | undone)):
-            self._remove(name)
+        for name in self._names():
+            # Also what was being copied, or deleted, by a process that died.
+            if name in gone | undone or self._target.content(f"{name}/{MANIFEST}") is None:
+                self._remove(name)
         self._seen = seen
         return copied
 
     def copies(self) -> dict[str, Manifest]:
         """The complete checkpoints of the mirror, by name, oldest first."""
-        names = [name for name in self._target.names() if (step := parse_step(Path(name))) and not step.kind]
         found = {}
-        for name in names:
+        for name in self._names():
             content = self._target.content(f"{name}/{MANIFEST}")
             if content is None:
                 continue
@@ -87,6 +88,9 @@ class Mirror:
         if found:
             raise CheckpointError(f"{self._target.url} has copies of checkpoints, but none of them is whole")
         return None
+
+    def _names(self) -> list[str]:
+        return [name for name in self._target.names() if (step := parse_step(Path(name))) and not step.kind]
 
     def _listing(self) -> list[tuple[str, int, int]]:
         """Changes whenever a checkpoint comes, goes or is replaced."""

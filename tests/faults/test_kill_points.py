@@ -43,7 +43,7 @@ def test_there_were_as_many_points_as_promised(sweeps: dict[str, dict[str, Any]]
     found = [problem for told in sweeps.values() for problem in told["problems"]]
     kinds = {kind: sum(problem.startswith(kind) for problem in found) for kind in ("lost", "corrupt", "litter")}
     count(
-        "kill -9 at every file-system call of saving, deleting, setting aside and finding checkpoints, on 1 to 3 ranks",
+        "kill -9 at every call of saving, deleting, setting aside, finding, undoing and mirroring, on 1 to 3 ranks",
         "the last acknowledged checkpoint or a newer one is loaded, whole; the next save leaves no litter",
         points=points,
         **kinds,

@@ -20,7 +20,7 @@ from missing_safeguards import REMOVALS
 from mypt_dist.checkpoint.attempt import Commit
 from mypt_dist.world import Solo
 
-CUT = [scene for scene in SCENES if scene.size == 1]
+CUT = [scene for scene in SCENES if scene.size == 1 and "mirror" not in scene.title]
 EXAMPLES = 2_000 if SOAK else 200
 
 
