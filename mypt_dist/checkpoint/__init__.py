@@ -10,7 +10,11 @@ from mypt_dist.checkpoint.ephemeral import is_ephemeral, marked
 from mypt_dist.checkpoint.files import Disk, Files
 from mypt_dist.checkpoint.lock import Lease, RunLock
 from mypt_dist.checkpoint.manifest import CorruptError, FileEntry, Manifest, SegmentEntry, TensorEntry
+from mypt_dist.checkpoint.mirror import Mirror, fill_from_mirror
+from mypt_dist.checkpoint.mirror_process import mirrored
+from mypt_dist.checkpoint.mirror_target import MirrorTarget
 from mypt_dist.checkpoint.orders import Fence, Setup
+from mypt_dist.checkpoint.policy import CheckpointPolicy
 from mypt_dist.checkpoint.reading import Checkpoint
 from mypt_dist.checkpoint.receipts import Receipt
 from mypt_dist.checkpoint.remedies import remedy
@@ -26,6 +30,7 @@ __all__ = [
     "Canary",
     "Checkpoint",
     "CheckpointConfig",
+    "CheckpointPolicy",
     "CheckpointStore",
     "CorruptError",
     "Disk",
@@ -36,6 +41,8 @@ __all__ = [
     "Files",
     "Lease",
     "Manifest",
+    "Mirror",
+    "MirrorTarget",
     "NotAgreedError",
     "Outcome",
     "Receipt",
@@ -52,10 +59,12 @@ __all__ = [
     "WriterProcess",
     "best_interval_s",
     "canary_problem",
+    "fill_from_mirror",
     "in_steps",
     "is_ephemeral",
     "list_checkpoints",
     "marked",
+    "mirrored",
     "open_checkpoint",
     "remedy",
     "verify_checkpoint",

@@ -52,6 +52,16 @@ def corrupt_folders(disk: Disk, root: Path) -> list[StepFolder]:
     return _folders(disk, root, "corrupt")
 
 
+def undone_folders(disk: Disk, root: Path) -> list[StepFolder]:
+    """Folders that were put aside when the run went back before them."""
+    return _folders(disk, root, "undone")
+
+
+def all_folders(disk: Disk, root: Path) -> list[StepFolder]:
+    """Checkpoints, and what once was one."""
+    return step_folders(disk, root) + _folders(disk, root, *SET_ASIDE)
+
+
 def _folders(disk: Disk, root: Path, *kinds: str) -> list[StepFolder]:
     names = disk.files.names(root) if disk.exists(root) else []
     return [folder for name in names if (folder := parse_step(root / name)) and folder.kind in kinds]
@@ -105,7 +115,7 @@ def list_checkpoints(path: Path, disk: Disk | None = None) -> list[Summary]:
     """
     disk = disk or Disk()
     root = _root(disk, path.resolve())
-    folders = patiently(disk, str(root), lambda: step_folders(disk, root) + _folders(disk, root, *SET_ASIDE))
+    folders = patiently(disk, str(root), lambda: all_folders(disk, root))
     if not folders:
         raise CheckpointError(f"no checkpoint in {path}")
     return [_summary(disk, folder) for folder in sorted(folders, key=lambda folder: (folder.step, folder.path.name))]

@@ -2,10 +2,10 @@
 
 from pydantic import Field
 
-from mypt_dist.checkpoint.retention import Retention
+from mypt_dist.checkpoint.policy import CheckpointPolicy
 
 
-class CheckpointConfig(Retention):
+class CheckpointConfig(CheckpointPolicy):
     """How checkpoints are saved, what a failed save does, and which ones are kept."""
 
     background: bool = True
@@ -26,8 +26,3 @@ class CheckpointConfig(Retention):
     mtbf_hours: float = Field(default=24.0, gt=0)
     """Mean time between failures of the whole run, for ``train.save_every: auto``. A laptop or a preemptible machine is
     interrupted about daily; a run of 16 000 GPUs every 3 hours (arXiv:2407.21783). The interval goes with its root."""
-
-    @property
-    def retention(self) -> Retention:
-        """Which are kept, alone."""
-        return Retention.model_validate(self.model_dump(include=set(Retention.model_fields)))

@@ -34,6 +34,8 @@ class Checkpoint:
         self.manifest = manifest
         self._disk = disk
         self._maps = maps
+        self.passed_over: tuple[int, ...] = ()
+        """Steps of newer ones that were corrupt and set aside when this one was chosen."""
         self._headers: dict[str, dict[str, Stored]] = {}
         self._pool = ThreadPoolExecutor(disk.threads, thread_name_prefix="checkpoint")
 

@@ -7,8 +7,9 @@ in a save that did not happen, and all resume from the same bytes.
 import logging
 import secrets
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from pathlib import Path
-from typing import cast
+from typing import Literal, cast
 
 from mypt_dist.checkpoint.agreement import NotAgreedError, first, together
 from mypt_dist.checkpoint.attempt import Commit, Describe, Extras, Plan, begin_attempt, plan_save, write_attempt
@@ -84,21 +85,29 @@ class CheckpointStore:
             apply_retention(self._disk, self.root, self._retention)
         return target
 
-    def latest(self, *, healthy: bool = False) -> Checkpoint | None:
+    def latest(
+        self, *, healthy: bool = False, on_corrupt: Literal["previous", "stop"] = "previous"
+    ) -> Checkpoint | None:
         """The newest valid checkpoint, all of its bytes verified, the same on every rank; None in a fresh folder.
 
         With ``healthy``, one whose manifest says so: None, too, where none does.
 
-        A corrupt one is renamed to ``step-….corrupt`` with a warning, and the next older one is tried.
+        A corrupt one is renamed to ``step-….corrupt`` with a warning, and the next older one is tried; with
+        ``on_corrupt="stop"`` nothing is changed and `CheckpointError` is raised on every rank.
         Raises `CheckpointError` on every rank when there were checkpoints but none is valid, when one is of another
         format, or when one can not be read just now and may be intact.
         """
         try:
             names = cast("list[str]", first(self._world, self._candidates))
+            passed_over: list[int] = []
             for name in names:
-                checkpoint = self._verified(self.root / name, healthy=healthy)
-                if checkpoint:
-                    return checkpoint
+                found = self._verified(self.root / name, healthy=healthy)
+                if isinstance(found, Checkpoint):
+                    self._tell_lost(found, passed_over)
+                    return found
+                if found:
+                    move = partial(self._set_aside, self.root / name, found, on_corrupt)
+                    passed_over.append(cast("int", first(self._world, move)))
             first(self._world, self._refuse_to_start_afresh)
         except NotAgreedError as error:
             raise error.as_error(CheckpointError, f"no checkpoint of {self.root} is used") from error
@@ -152,12 +161,18 @@ class CheckpointStore:
         found = patiently(self._disk, str(self.root), lambda: step_folders(self._disk, self.root))
         return [folder.path.name for folder in found]
 
-    def _verified(self, folder: Path, *, healthy: bool) -> Checkpoint | None:
-        """The checkpoint in ``folder``, or None after it was set aside, or if it is not ``healthy`` but must be."""
+    def _tell_lost(self, checkpoint: Checkpoint, passed_over: list[int]) -> None:
+        checkpoint.passed_over = tuple(passed_over)
+        if passed_over and self._world.rank == 0:
+            step = checkpoint.manifest.step
+            log.warning("going on from step %d: %d steps will be done again", step, max(passed_over) - step)
+
+    def _verified(self, folder: Path, *, healthy: bool) -> Checkpoint | list[str]:
+        """The checkpoint in ``folder``, or its problems: none for one that is not ``healthy`` but must be."""
         told = cast("dict[str, JSON]", first(self._world, lambda: self._inspect(folder)))
         found = cast("list[str]", told["problems"])
         if healthy and not found and not told["healthy"]:
-            return None
+            return []
         if not found:
             maps = MappedFiles(self._disk, folder)
             (manifest, _), shares = together(
@@ -169,8 +184,7 @@ class CheckpointStore:
             if not found:
                 return Checkpoint(folder, manifest, self._disk, maps)
             maps.close()
-        first(self._world, lambda: self._set_aside(folder, found))
-        return None
+        return found
 
     def _inspect(self, folder: Path) -> JSON:
         try:
@@ -192,7 +206,13 @@ class CheckpointStore:
             return manifest, error.problems
         return manifest, []
 
-    def _set_aside(self, folder: Path, found: list[str]) -> None:
+    def _set_aside(self, folder: Path, found: list[str], on_corrupt: str) -> JSON:
+        """Its step."""
+        if on_corrupt == "stop":
+            raise CheckpointError(
+                f"{folder} is corrupt: {'; '.join(found)}. Nothing was changed: checkpoints.on_corrupt is stop; "
+                "with previous the run would go on from the one before it"
+            )
         self._check_lock()
         named = parse_step(folder)
         assert named is not None
@@ -202,6 +222,7 @@ class CheckpointStore:
         self._disk.files.rename(folder, target)
         self._disk.files.sync_folder(self.root)
         log.warning("%s is corrupt and is now called %s: %s", folder, target.name, "; ".join(found))
+        return named.step
 
     def _refuse_to_start_afresh(self) -> None:
         corrupt = patiently(self._disk, str(self.root), lambda: corrupt_folders(self._disk, self.root))

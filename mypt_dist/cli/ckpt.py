@@ -83,3 +83,19 @@ def verify(path: Run, as_json: JsonOption = False) -> None:
         print(f"{path}: every byte is as it was written ({time.monotonic() - begin:.1f} s)")
     if problems:
         raise CheckpointError("\n".join([f"{path} is damaged:", *(f"  {problem}" for problem in problems)]))
+
+
+@app.command()
+def pull(
+    mirror: Annotated[str, typer.Argument(metavar="MIRROR", help="The folder or URL of `checkpoints.mirror`.")],
+    out: Annotated[Path, typer.Option("--out", metavar="RUN", help="The run's folder, which need not exist.")],
+    step: Annotated[int | None, typer.Option("--step", help="Which one. Default: the newest.")] = None,
+) -> None:
+    """Take the newest copy of a run's checkpoints, or that of a step, back from its mirror, verified."""
+    from mypt_dist.checkpoint import Mirror, MirrorTarget, Retention
+    from mypt_dist.errors import CheckpointError
+
+    pulled = Mirror(out.resolve() / "checkpoints", MirrorTarget(mirror), Retention()).pull(step)
+    if pulled is None:
+        raise CheckpointError(f"{mirror} has no checkpoint" + (f" of step {step}" if step is not None else ""))
+    print(f"{pulled}: every byte is as it was written")

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from mypt_dist import log as logs
-from mypt_dist.checkpoint import Checkpoint, CheckpointStore, RunLock
+from mypt_dist.checkpoint import Checkpoint, CheckpointStore, RunLock, fill_from_mirror, mirrored
 from mypt_dist.data.loader import BatchShape, EvalWindows, Loader, Prefetch
 from mypt_dist.data.order import Order
 from mypt_dist.data.permute import derive_key
@@ -106,7 +106,8 @@ def train(config: RunConfig, *, allow_changes: Sequence[str] = ()) -> Outcome:
         store = CheckpointStore(
             config.folder / "checkpoints", engine, config.checkpoints.retention, may_commit=lock.still_mine
         )
-        found = store.latest()
+        on_main(engine, lambda: fill_from_mirror(store.root, config.checkpoints))
+        found = store.latest(on_corrupt=config.checkpoints.on_corrupt)
         changes = _agree_on_changes(config, data, found, allow_changes)
         shape = batch_shape(config.train, config.model.context, engine.rank, engine.size)
         memory = memory_watch(config, engine.topology, engine.device.type) if engine.is_main else None
@@ -134,6 +135,7 @@ def train(config: RunConfig, *, allow_changes: Sequence[str] = ()) -> Outcome:
         checkpointing.note_changes(changes)
         _announce(config, engine, parts, state)
 
+        stack.enter_context(mirrored(store.root, config.checkpoints, engine))
         stack.enter_context(record.kept(found, flops_per_token=parts.flops_per_token))
         view = stack.enter_context(RunView(engine.rank, state.step, config.train.steps))
         observer = RunObserver(view, record, memory, watch, damage.metrics)
@@ -250,6 +252,8 @@ def _agree_on_changes(
     check_changes(changes, allowed)
     for key, (before, now) in changes.items():
         log.info("changed since the checkpoint: %s: %r -> %r", key, before, now)
+    if found.passed_over:
+        changes["corrupt checkpoint"] = (max(found.passed_over), manifest.step)
     return changes
 
 

@@ -3,13 +3,22 @@
 import os
 import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from checkpoint_doubles import quick_disk, random_state, read_whole, same, save_dealt
 
-from mypt_dist.checkpoint import CheckpointStore, Disk, Files, Retention, list_checkpoints, open_checkpoint
+from mypt_dist.checkpoint import (
+    CheckpointStore,
+    Disk,
+    Files,
+    Mirror,
+    MirrorTarget,
+    Retention,
+    list_checkpoints,
+    open_checkpoint,
+)
 from mypt_dist.checkpoint import verify_checkpoint as verify
 from mypt_dist.errors import CheckpointError
 from mypt_dist.world import Solo, World
@@ -46,6 +55,8 @@ class Scene:
     size: int = 1
     corrupt: int = 0
     """How many folders ``prepare`` damaged."""
+    check: Callable[[Path], list[str]] = lambda root: []
+    """What else is wrong afterwards."""
     needed: int = SAVED
     """The save that must be found whatever happens, until a later one is acknowledged."""
     long: bool = False
@@ -107,6 +118,46 @@ def start_empty(root: Path) -> None:
     shutil.rmtree(root)
 
 
+class WatchedTarget(MirrorTarget):
+    """Makes a call before and after each of its own, so that a process can die at these too."""
+
+    def __init__(self, root: Path, files: Files) -> None:
+        super().__init__(str(root.parent / "mirror"))
+        self._here, self._files = root, files
+
+    def write(self, name: str, pieces: Iterable[bytes]) -> None:
+        # The pieces are read while they are written: reading is a place to die in the middle.
+        self._files.free_bytes(self._here)
+        super().write(name, pieces)
+        self._files.free_bytes(self._here)
+
+    def remove(self, name: str) -> None:
+        self._files.free_bytes(self._here)
+        super().remove(name)
+        self._files.free_bytes(self._here)
+
+
+def copy_to_mirror(root: Path, world: World, files: Files, acknowledge: Acknowledge) -> None:
+    shutil.rmtree(root.parent / "mirror", ignore_errors=True)
+    mirror = Mirror(root, WatchedTarget(root, files), RULES, quick_disk(files))
+    mirror.catch_up()
+    save(store(root), world, 3, SAVED + 1)
+    acknowledge(SAVED + 1)
+    mirror.catch_up()
+
+
+def mirror_problems(root: Path) -> list[str]:
+    """Every copy is whole, and a new process completes them."""
+    place = root.parent / "mirror"
+    mirror = Mirror(root, MirrorTarget(str(place)), RULES, quick_disk())
+    problems = [f"corrupt: {name} in the mirror" for name in mirror.copies() if verify(place / name, quick_disk())]
+    mirror.catch_up()
+    newest = [summary.folder.name for summary in list_checkpoints(root, quick_disk())][-2:]
+    if sorted(path.name for path in place.iterdir()) != newest or verify(place, quick_disk()):
+        problems.append("lost: the mirror was not completed")
+    return problems
+
+
 SCENES = [
     Scene("a save and the deletion of an older checkpoint", save_once(3)),
     Scene("a save of a step that exists", save_once(2)),
@@ -116,6 +167,7 @@ SCENES = [
     Scene("setting a corrupt checkpoint aside", find_newest, damage_a_newer_one, corrupt=1),
     Scene("setting a corrupt one aside, then saving", find_then_save, damage_a_newer_one, corrupt=1, long=True),
     Scene("going back to an older checkpoint", set_back, needed=1),
+    Scene("copying to a mirror and deleting there", copy_to_mirror, check=mirror_problems),
     Scene("a save of two ranks", save_once(3), size=2),
     Scene("a save of three ranks", save_once(3), size=3, long=True),
     Scene("setting a corrupt one aside, by two ranks", find_newest, damage_a_newer_one, size=2, corrupt=1),

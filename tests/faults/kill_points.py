@@ -115,7 +115,7 @@ def look(scene: Scene, root: Path, acknowledged: int) -> list[str]:
     notes = Notes()
 
     def act(world: World) -> None:
-        for problem in problems_afterwards(root, acknowledged, scene.corrupt):
+        for problem in [*scene.check(root), *problems_afterwards(root, acknowledged, scene.corrupt)]:
             notes.tell(problem)
         notes.tell("done")
 

@@ -76,9 +76,22 @@ def leave_litter() -> None:
     replace("tidy", lambda disk, root: None)
 
 
+def name_before_manifest() -> None:
+    """A folder gets its final name, and only then the manifest that makes it a checkpoint."""
+
+    def write_manifest(self: Any, manifest: Any) -> None:
+        self.disk.files.rename(self.folder, self.target)
+        attempt.write_files(self.disk, self.target, [attempt.small_job("manifest.json", manifest.text())])
+        self.disk.files.sync_folder(self.target)
+
+    attempt.Commit._write_manifest = write_manifest  # type: ignore[method-assign]
+    attempt.Commit._put_in_place = lambda self: self.disk.files.sync_folder(self.target.parent)  # type: ignore[method-assign]
+
+
 REMOVALS: dict[str, Callable[[], None]] = {
     "trash": delete_in_place,
     "rename": write_in_place,
+    "manifest-last": name_before_manifest,
     "aside": delete_before_replacing,
     "finding-aside": forget_what_is_aside,
     "order-of-deletion": delete_before_saving,

@@ -43,7 +43,7 @@ def test_there_were_as_many_points_as_promised(sweeps: dict[str, dict[str, Any]]
     found = [problem for told in sweeps.values() for problem in told["problems"]]
     kinds = {kind: sum(problem.startswith(kind) for problem in found) for kind in ("lost", "corrupt", "litter")}
     count(
-        "kill -9 at every file-system call of saving, deleting, setting aside and finding checkpoints, on 1 to 3 ranks",
+        "kill -9 at every call of saving, deleting, setting aside, finding, undoing and mirroring, on 1 to 3 ranks",
         "the last acknowledged checkpoint or a newer one is loaded, whole; the next save leaves no litter",
         points=points,
         **kinds,
@@ -55,6 +55,7 @@ def test_there_were_as_many_points_as_promised(sweeps: dict[str, dict[str, Any]]
 TWINS = {
     "trash": ("a save and the deletion of an older checkpoint", "corrupt"),
     "rename": ("a save and the deletion of an older checkpoint", "corrupt"),
+    "manifest-last": ("a save and the deletion of an older checkpoint", "corrupt"),
     "order-of-deletion": ("a save and the deletion of an older checkpoint", "lost"),
     "aside": ("a save of a step that exists", "lost"),
     "finding-aside": ("a save of a step that exists", "lost"),

@@ -358,3 +358,26 @@ def test_a_manifest_that_names_a_wrong_array_can_not_make_us_read_it(tmp_path: P
     authentic_but(folder, wrong_file)
     with pytest.raises(CheckpointError, match=r"tokenizer\.json can not be read: its header"):
         read_whole(open_checkpoint(folder))
+
+
+def test_how_many_steps_are_lost_is_told_and_can_be_recorded(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for step in (10, 20, 35):
+        save_alone(tmp_path, step)
+    for step in (20, 35):
+        (tmp_path / f"step-000000{step}" / "tokenizer.json").unlink()
+    found = latest(tmp_path)
+    assert (found.manifest.step, found.passed_over) == (10, (35, 20))
+    assert "going on from step 10: 25 steps will be done again" in caplog.text
+
+
+@pytest.mark.parametrize("size", [1, 2])
+def test_where_a_corrupt_one_must_stop_the_run_nothing_is_changed(tmp_path: Path, size: int) -> None:
+    for step in (1, 2):
+        save_alone(tmp_path, step)
+    (tmp_path / "step-00000002" / "tokenizer.json").unlink()
+    disk = quick_disk()
+    outcomes = run_ranks(size, lambda world: CheckpointStore(tmp_path, world, disk=disk).latest(on_corrupt="stop"))
+    for outcome in outcomes:
+        assert isinstance(outcome, CheckpointError)
+        assert "tokenizer.json is missing. Nothing was changed: checkpoints.on_corrupt is stop" in str(outcome)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["step-00000001", "step-00000002"]
