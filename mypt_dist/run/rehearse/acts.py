@@ -144,7 +144,7 @@ class _Act:
         """Wait until so many checkpoints are committed."""
 
         def saved() -> bool:
-            return sum(event["kind"] == "checkpoint" for event in self._events()) >= times
+            return len([event for event in self._events() if event["kind"] == "checkpoint"]) >= times
 
         return self._waits(saved, STEPS_S) and self._done("save")
 

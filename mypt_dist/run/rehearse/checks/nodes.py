@@ -115,8 +115,10 @@ def _rank(found: str, facts: Sequence[NodeFacts]) -> Finding:
 def _differs(facts: Sequence[NodeFacts], name: str, what: str, why: str, remedy: str) -> Iterator[Finding]:
     seen = Counter(getattr(fact, name) for fact in facts)
     if len(seen) > 1:
-        rarest = min(seen, key=lambda value: seen[value])
-        odd = next(fact for fact in reversed(facts) if getattr(fact, name) == rarest)
+        # Of two that differ, node 0 is taken to be right.
+        first = getattr(facts[0], name)
+        rarest = min(seen, key=lambda value: (seen[value], value == first))
+        odd = next(fact for fact in facts if getattr(fact, name) == rarest)
         told = ", ".join(f"node {fact.number} {getattr(fact, name)[:12]}" for fact in facts)
         yield Finding(f"node {odd.number}", f"{what} differs: {told}", why, remedy)
 
