@@ -66,8 +66,7 @@ def _print(report: "Report", as_json: bool) -> None:
     if as_json:
         print_json(report.to_json())
         return
-    world = f"{report.world.ranks} ranks on {report.world.nodes} virtual nodes"
-    print(f"{report.name}: {report.target} ({report.engine}), {world}\n")
+    print(f"{report.name}: {report.target} ({report.engine}), {report.world}\n")
     print_table(["stage", "verdict", "s", "what was seen"], report.rows())
     print()
     print("\n".join(report.notes()))

@@ -103,10 +103,15 @@ class Acts:
             act.ends("kill")
         return act.over()
 
+    @property
+    def interrupted(self) -> Played:
+        """The act before the last one. A single rank has no others that could outlive it."""
+        return self.killed if self.scene.world.ranks > 1 else self.first
+
     @cached_property
     def resumed(self) -> Played:
         """Fewer ranks go on for some steps and end by themselves."""
-        before = self.killed.newest
+        before = self.interrupted.newest
         world = self.scene.smaller or self.scene.world
         stop = (before.step if before else 0) + MORE_STEPS
         act = _Act(self.scene, world, "resumed", f"train.stop_after={stop}")

@@ -10,7 +10,7 @@ SAID = re.compile(r"^(?:\[[^\]]*\]:?\s*)*mypt: (?:\[rank \d+\] )?(.+(?:\n  .+)*)
 
 KNOWN = (
     (
-        re.compile(r"(?:EADDRINUSE|[Aa]ddress already in use|Port \S+ is already in use)"),
+        re.compile(r"(?:EADDRINUSE|(?i:address already in use)|Port \S+ is already in use)"),
         "the port of the meeting point is in use",
         "another --port on every node",
     ),

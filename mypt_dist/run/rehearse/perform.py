@@ -77,7 +77,7 @@ def perform(wish: Wish, audience: Audience) -> Report:
         raise ConfigError(f"--only {unknown[0]}: there is no such stage (known: {', '.join(NAMES)})")
     case = Case(wish.config, wish.target, wish.place, observe_wish(wish), wish.allowed)
     found = findings(case)
-    results = [_timed(PLAN, lambda: plan_stage(case, found, wish.memory), audience)] if wish.wants(PLAN) else []
+    results = [_planned(case, found, wish.memory, audience)] if wish.wants(PLAN) else []
     wanted = [stage for stage in STAGES if wish.wants(stage.name)]
     blocked = next((finding for finding in found if finding.severity == "error"), None)
     topology = topology_of(case)
@@ -140,16 +140,24 @@ def _play(acts: Acts, wanted: Sequence[Stage], audience: Audience) -> Iterator[S
             result = StageResult(stage.name, skipped("the nodes do not agree"), 0.0)
             audience.ends(result)
         else:
-            result = _timed(stage.name, lambda stage=stage: stage.judge(acts), audience)  # type: ignore[misc]
-            result = StageResult(stage.name, result.outcome, stage.seconds(acts, result.seconds))
+            result = _played(stage, acts, audience)
             refused = stage.name == "nodes" and result.outcome.verdict == "failed"
         yield result
 
 
-def _timed(name: str, judge: Callable[[], Outcome], audience: Audience) -> StageResult:
-    audience.begins(name)
+def _played(stage: Stage, acts: Acts, audience: Audience) -> StageResult:
+    audience.begins(stage.name)
     begin = time.monotonic()
-    result = StageResult(name, judge(), time.monotonic() - begin)
+    outcome = stage.judge(acts)
+    result = StageResult(stage.name, outcome, stage.seconds(acts, time.monotonic() - begin))
+    audience.ends(result)
+    return result
+
+
+def _planned(case: Case, found: Sequence[Finding], memory: int | None, audience: Audience) -> StageResult:
+    audience.begins(PLAN)
+    begin = time.monotonic()
+    result = StageResult(PLAN, plan_stage(case, found, memory), time.monotonic() - begin)
     audience.ends(result)
     return result
 

@@ -42,6 +42,9 @@ class World:
     ranks: int
     nodes: int
 
+    def __str__(self) -> str:
+        return f"{_count(self.ranks, 'rank')} on {_count(self.nodes, 'node')}"
+
 
 @dataclass(frozen=True, slots=True)
 class Scaled:
@@ -196,10 +199,12 @@ def _changed(part: C, **update: Any) -> C:
 def told(changes: Mapping[str, tuple[Any, Any]]) -> Iterator[str]:
     """``train.steps 600000 -> 2000``, for people."""
     for key, (before, now) in changes.items():
-        yield f"{key} {_short(before)} -> {_short(now)}"
+        yield f"{key} changed" if isinstance(now, list) else f"{key} {_short(before)} -> {_short(now)}"
 
 
 def _short(value: Any) -> str:
-    if isinstance(value, list):
-        return f"{len(value)} of them"
     return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _count(number: int, one: str) -> str:
+    return f"{number} {one}" if number == 1 else f"{number} {one}s"

@@ -46,7 +46,7 @@ def launch(acts: Acts) -> Outcome:
             f"{size} ranks connected",
             Finding(acts.scene.target, f"{size} ranks instead of {ranks}", "a smaller world trains", "mypt launch"),
         )
-    return passed(f"{ranks} ranks over {acts.scene.world.nodes} nodes ({engine})")
+    return passed(f"{acts.scene.world}, {engine}")
 
 
 def steps(acts: Acts) -> Outcome:
@@ -119,9 +119,10 @@ def sigterm(acts: Acts) -> Outcome:
 
 def kill(acts: Acts) -> Outcome:
     """Do the others end by themselves when a node dies?"""
-    scene, act = acts.scene, acts.killed
+    scene = acts.scene
     if scene.world.ranks == 1:
         return skipped("a single rank has no others")
+    act = acts.killed
     if not act.reached("steps"):
         return _not_reached(act, "kill", "steps", acts)
     why, remedy = "machines that are paid for would wait for a dead one", "end the job when one node ends (srun -K)"
@@ -138,7 +139,7 @@ def kill(acts: Acts) -> Outcome:
 
 def resume(acts: Acts) -> Outcome:
     """Does the run go on with fewer ranks, in the exact order?"""
-    scene, before, act = acts.scene, acts.killed.newest, acts.resumed
+    scene, before, act = acts.scene, acts.interrupted.newest, acts.resumed
     world = scene.smaller or scene.world
     if before is None:
         return skipped("there is no checkpoint to resume from")
@@ -168,10 +169,10 @@ def generate(acts: Acts) -> Outcome:
         )
     except subprocess.TimeoutExpired:
         return failed("no text in time", Finding("generate", "no text", "the model can not be used", "report it"))
-    if done.returncode or len(done.stdout.strip()) <= len(PROMPT.strip()):
+    if done.returncode or not done.stdout.startswith(PROMPT.encode()):
         outputs = {node.number: done.stderr.decode(errors="replace")}
         return failed("the checkpoint can not be used", diagnose(outputs, "mypt generate"))
-    return passed(f"step {last.step} loaded in one process, {NEW_TOKENS} tokens generated")
+    return passed(f"step {last.step} loaded by one process, a text continued by up to {NEW_TOKENS} tokens")
 
 
 @dataclass(frozen=True, slots=True)

@@ -48,7 +48,7 @@ def told(run_mapping: dict[str, Any], tmp_path: Path) -> Any:
         )
     before = dataclasses.replace(played, newest=played.newest.model_copy(update={"step": 3 - MORE_STEPS}))  # type: ignore[union-attr]
     scene = Scene(config, nodes, WORLD, World(1, 1), "ddp", None, "token")
-    return SimpleNamespace(scene=scene, first=played, killed=before, resumed=played)
+    return SimpleNamespace(scene=scene, first=played, killed=before, interrupted=before, resumed=played)
 
 
 PLAYED = ("launch", "steps", "save", "tracker", "sigterm", "kill", "resume")
