@@ -29,9 +29,7 @@ class RunData:
     @property
     def fingerprint(self) -> str:
         """Changes with the content of any source, with their names, and with nothing else."""
-        names = sorted(self.manifests)
-        text = "\n".join(f"{name} {self.manifests[name].fingerprint}" for name in names)
-        return hashlib.sha256(text.encode()).hexdigest()
+        return fingerprint_of(self.manifests)
 
     @property
     def sources(self) -> dict[str, SourceConfig]:
@@ -71,6 +69,12 @@ class RunData:
     def _gather(self, streams: Sequence[TokenStream], vocab_size: int) -> TokenGather:
         document_end = self.tokenizer.eot_id if self.config.document_mask else None
         return TokenGather(streams, self.tokenizer.byte_lengths(), vocab_size, document_end=document_end)
+
+
+def fingerprint_of(manifests: Mapping[str, DatasetManifest]) -> str:
+    """Of the content of sources, by their names."""
+    text = "\n".join(f"{name} {manifests[name].fingerprint}" for name in sorted(manifests))
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def open_data(config: DataConfig, model: ModelConfig) -> RunData:

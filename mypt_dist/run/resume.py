@@ -60,9 +60,14 @@ def is_fixed(key: str) -> bool:
     return _within(key, FIXED) and not _within(key, FREE)
 
 
+def is_allowed(key: str, allowed: Sequence[str]) -> bool:
+    """Whether ``key``, or a section that it belongs to, is among those ``allowed``."""
+    return _within(key, allowed)
+
+
 def check_changes(changes: Mapping[str, tuple[Any, Any]], allowed: Sequence[str]) -> None:
     """Raise one `ConfigError` with a diff of every change that needs to be allowed and is not."""
-    refused = {key: both for key, both in changes.items() if is_fixed(key) and not _within(key, allowed)}
+    refused = {key: both for key, both in changes.items() if is_fixed(key) and not is_allowed(key, allowed)}
     if refused:
         raise ConfigError(
             "\n".join(

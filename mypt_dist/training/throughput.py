@@ -21,6 +21,9 @@ PEAK_BF16_TFLOPS = {
 }
 """Dense tensor-core peaks from the vendor's data sheets, in TFLOP/s (V100 and T4: fp16)."""
 
+MEASURE_S = 1.0
+"""Seconds after which no further product is begun: a CPU without bf16 instructions takes ten for one."""
+
 
 class Phases:
     """Host seconds per named phase since the last report. On a GPU, work is charged where the host waits for it."""
@@ -98,7 +101,7 @@ def peak_flops(device: torch.device, precision: str) -> float:
 def measure_peak(device: torch.device, dtype: torch.dtype, size: int = 1024, rounds: int = 24) -> float:
     """FLOP/s of the best of a few square matrix products: a lower bound of the peak, in some 0.3 s on a CPU."""
     a = torch.full((size, size), 0.5, dtype=dtype, device=device)
-    best = float("inf")
+    best, deadline = float("inf"), time.perf_counter() + MEASURE_S
     for _ in range(rounds):
         if device.type == "cuda":
             torch.cuda.synchronize(device)
@@ -107,4 +110,6 @@ def measure_peak(device: torch.device, dtype: torch.dtype, size: int = 1024, rou
         if device.type == "cuda":
             torch.cuda.synchronize(device)
         best = min(best, time.perf_counter() - begin)
+        if time.perf_counter() > deadline:
+            break
     return 2 * size**3 / best
