@@ -27,9 +27,10 @@ def small(run: RunConfig, world: World, half: bool = True) -> Scaled:
     return scaled(run, world, {"main": Path("/data")}, "http://127.0.0.1:9", half=half)
 
 
+@pytest.mark.parametrize("micro_batch", ["null", "1"])
 @pytest.mark.parametrize("name", names("configs"))
-def test_every_shipped_file_can_be_made_small(name: str) -> None:
-    run = config(name)
+def test_every_shipped_file_can_be_made_small(name: str, micro_batch: str) -> None:
+    run = config(name, "train.batch_size=48", f"train.micro_batch={micro_batch}")
     for world in WORLDS:
         play = small(run, world).config
         real = batch_shape(run.train, run.model.context, 0, world.ranks)

@@ -1,6 +1,8 @@
 """Each stage fails when what happened is not as it must be. Acts are told here, not played."""
 
 import dataclasses
+import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -25,13 +27,27 @@ from mypt_dist.tracking.journal import read_events, read_metrics
 WORLD = World(2, 2)
 
 
+@pytest.fixture(scope="module")
+def trained(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """The mapping of a run that has done three steps."""
+    mapping = {
+        "name": "test",
+        "out": str(tmp_path_factory.mktemp("trained") / "run"),
+        "model": {"type": "gpt", "context": 16, "n_layer": 1, "n_head": 2, "n_embd": 32},
+        "data": {"path": str(dataset)},
+        "train": {"steps": 6, "batch_size": 8, "log_every": 1, "save_every": 1, "eval_windows": 4},
+        "trackers": [],
+    }
+    mypt_dist.train(mapping, ["train.stop_after=3"])
+    return mapping
+
+
 @pytest.fixture
-def told(run_mapping: dict[str, Any], tmp_path: Path) -> Any:
+def told(trained: dict[str, Any], tmp_path: Path) -> Any:
     """What one process did in three steps, told as an act of two ranks."""
     run = tmp_path / "node-0/shared/run"
-    mapping = {**run_mapping, "out": str(run), "trackers": [{"type": "mlflow", "uri": "http://127.0.0.1:9"}]}
-    mapping["train"] = {**run_mapping["train"], "save_every": 1}
-    mypt_dist.train({**mapping, "trackers": [], "train": {**mapping["train"], "stop_after": 3}})
+    shutil.copytree(trained["out"], run)
+    mapping = {**trained, "out": str(run), "trackers": [{"type": "mlflow", "uri": "http://127.0.0.1:9"}]}
     config = validate(RunConfig, mapping, "the run")
     nodes = [VirtualNode(n, tmp_path / f"node-{n}", {}, n, WORLD) for n in (0, 1)]
     events = read_events(run)
@@ -155,3 +171,24 @@ def test_a_rank_that_does_not_fit_is_told_with_what_would(run_mapping: dict[str,
     report = perform(Wish(config, "ddp", Place(ranks=2, nodes=2), memory=1 << 20, only=("plan",)), Audience())
     (finding,) = report.stages[0].outcome.findings
     assert (finding.where, report.ok) == ("--memory", False)
+
+
+def test_no_rank_is_started_on_nodes_that_do_not_agree(run_mapping: dict[str, Any]) -> None:
+    def not_shared(nodes: Sequence[VirtualNode]) -> Sequence[VirtualNode]:
+        (nodes[1].folder / "shared").unlink()
+        (nodes[1].folder / "shared").mkdir()
+        return nodes
+
+    config = validate(RunConfig, run_mapping, "the run")
+    wish = Wish(config, "ddp", Place(ranks=2, nodes=2), only=("nodes", "launch"), arrange=not_shared)
+    nodes, launch = perform(wish, Audience()).stages
+    assert nodes.outcome.verdict == "failed"
+    assert "mounted on every node" in nodes.outcome.findings[0].remedy
+    assert (launch.outcome.verdict, launch.outcome.said) == ("skipped", "the nodes do not agree")
+
+
+def test_a_synthetic_dataset_stands_in_for_one_that_is_not_here(run_mapping: dict[str, Any]) -> None:
+    config = validate(RunConfig, {**run_mapping, "data": {"path": "/nowhere/data"}}, "the run")
+    report = perform(Wish(config, "ddp", Place(ranks=2, nodes=2), only=("plan", "nodes")), Audience())
+    assert report.ok
+    assert "a synthetic dataset of bytes stands in for it" in report.remarks[0]
