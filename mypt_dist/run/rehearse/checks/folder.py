@@ -100,7 +100,8 @@ def open_files(case: Case) -> Iterator[Finding]:
 def _kept(case: Case) -> int:
     """Checkpoints that lie there at the end."""
     rules, train = case.config.checkpoints, case.config.train
-    saves = -(-train.steps // train.save_every)
+    # "auto" is not known beforehand: one more than are kept, at least.
+    saves = rules.keep_last + 1 if train.save_every == "auto" else -(-train.steps // train.save_every)
     for_ever = train.steps // rules.keep_every if rules.keep_every else 0
     return min(saves, rules.keep_last + (1 if rules.keep_best else 0) + for_ever)
 

@@ -9,7 +9,7 @@ from mypt_dist.run.rehearse.findings import Finding
 def save_every(case: Case) -> Iterator[Finding]:
     """`train.save_every` beyond `train.steps`: nothing is saved before the end."""
     train = case.config.train
-    if train.save_every > train.steps:
+    if train.save_every != "auto" and train.save_every > train.steps:
         yield Finding(
             "train.save_every",
             f"{train.save_every:,} steps between checkpoints, the run has {train.steps:,}",
