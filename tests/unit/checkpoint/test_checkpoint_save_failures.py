@@ -249,3 +249,21 @@ def test_a_run_that_lost_its_lock_neither_saves_nor_sets_aside(tmp_path: Path) -
     with pytest.raises(LockError):
         save_dealt(CheckpointStore(tmp_path, Solo(), may_commit=lambda: False, disk=quick_disk()), Solo(), 2, {})
     assert names(tmp_path) == ["step-00000001"]
+
+
+def test_an_attempt_never_writes_into_the_folder_of_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Should two attempts ever get one name, the second is refused: what the first one wrote stays as it is."""
+    monkeypatch.setattr("mypt_dist.checkpoint.attempt.secrets.token_hex", lambda size: "0a")
+    other = tmp_path / "step-00000002.partial-0a"
+
+    class Racing(QuickFiles):
+        """Another attempt begins between our tidying up and our first folder."""
+
+        def free_bytes(self, path: Path) -> int:
+            (other / "weights").mkdir(parents=True)
+            (other / "weights" / "file").write_bytes(b"theirs")
+            return super().free_bytes(path)
+
+    with pytest.raises(SaveError, match="File exists"):
+        save_alone(tmp_path, 2, disk=quick_disk(Racing()))
+    assert (other / "weights" / "file").read_bytes() == b"theirs"
