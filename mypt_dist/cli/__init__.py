@@ -5,10 +5,14 @@ import sys
 from collections.abc import Sequence
 
 from mypt_dist.errors import MyptError
+from mypt_dist.log import scrub_tracebacks
+from mypt_dist.redact import scrub
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run ``mypt``. Returns the exit code of errors a user can cause; raises SystemExit for all else, as typer does."""
+    # Before typer is imported: it hands on to whatever hook it finds.
+    scrub_tracebacks()
     from mypt_dist.cli.app import app
 
     try:
@@ -27,6 +31,6 @@ def _say(error: MyptError) -> None:
     """One message for all ranks; a rank that alone knows what went wrong speaks for itself."""
     rank = int(os.environ.get("RANK", "0"))
     if rank == 0:
-        print(f"mypt: {error}", file=sys.stderr, flush=True)
+        print(f"mypt: {scrub(str(error))}", file=sys.stderr, flush=True)
     elif error.local:
-        print(f"mypt: [rank {rank}] {error}", file=sys.stderr, flush=True)
+        print(f"mypt: [rank {rank}] {scrub(str(error))}", file=sys.stderr, flush=True)
