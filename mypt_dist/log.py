@@ -1,8 +1,12 @@
-"""One handler for the whole program: sentences go to stderr, numbers go to trackers."""
+"""One handler for the whole program: sentences go to stderr, without secrets; numbers go to trackers."""
 
 import logging
 import sys
+import traceback
 from collections.abc import Callable
+from types import TracebackType
+
+from mypt_dist.redact import scrub
 
 LOGGER = "mypt_dist"
 
@@ -14,7 +18,7 @@ class _Sink(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
-            self._write(self.format(record))
+            self._write(scrub(self.format(record)))
         except OSError:
             # A closed terminal or pipe must not end a run.
             return
@@ -28,3 +32,12 @@ def install(rank: int = 0, write: Callable[[str], None] | None = None) -> None:
     logger.handlers[:] = [handler]
     logger.setLevel(logging.INFO if rank == 0 else logging.WARNING)
     logger.propagate = False
+
+
+def scrub_tracebacks() -> None:
+    """Take secrets out of the tracebacks of errors that nobody expected."""
+    sys.excepthook = _print_scrubbed
+
+
+def _print_scrubbed(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    print(scrub("".join(traceback.format_exception(kind, error, trace))), end="", file=sys.stderr)  # noqa: T201

@@ -4,12 +4,13 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from mypt_dist.config.names import is_safe_name
+
 MANIFEST = "manifest.json"
 WEIGHTS, OPTIMIZER, RANK_STATE = "weights", "optimizer", "rank-state"
 FOLDERS = {"model": WEIGHTS, "optimizer": OPTIMIZER}
 """First part of a tensor's name -> the folder of its bytes."""
 
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _STEP = re.compile(r"step-(\d{8}|[1-9]\d{8,14})(?:\.(partial|aside|corrupt|undone)(?:-([0-9a-z]+))?)?")
 _TRASH = ".trash-"
 
@@ -57,7 +58,7 @@ def rank_state_name(rank: int) -> str:
 def is_safe_file(name: str) -> bool:
     """Whether a manifest may list this file: ``name`` or ``folder/name``, plain characters, no ``..``."""
     parts = name.split("/")
-    return len(parts) <= 2 and all(_NAME.fullmatch(part) for part in parts)
+    return len(parts) <= 2 and all(is_safe_name(part) for part in parts)
 
 
 def is_safe_extra(name: str) -> bool:

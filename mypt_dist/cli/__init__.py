@@ -6,11 +6,16 @@ from collections.abc import Sequence
 from contextlib import suppress
 
 from mypt_dist.errors import MyptError
+from mypt_dist.log import scrub_tracebacks
+from mypt_dist.redact import scrub
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run ``mypt``. Returns the exit code of errors a user can cause; raises SystemExit for all else, as typer does."""
     from mypt_dist.launch.exit_notes import noted
+
+    # Before typer is imported: it hands on to whatever hook it finds.
+    scrub_tracebacks()
 
     return noted(lambda: _main(arguments), os.environ)
 
@@ -40,6 +45,6 @@ def _say(error: MyptError) -> None:
     # The exit code says it too, if nobody reads this.
     with suppress(OSError):
         if rank == 0:
-            print(f"mypt: {error}", file=sys.stderr, flush=True)
+            print(f"mypt: {scrub(str(error))}", file=sys.stderr, flush=True)
         elif error.local:
-            print(f"mypt: [rank {rank}] {error}", file=sys.stderr, flush=True)
+            print(f"mypt: [rank {rank}] {scrub(str(error))}", file=sys.stderr, flush=True)

@@ -1,11 +1,10 @@
 """The ``data`` section of a run file: which prepared datasets, in which proportion, in which order."""
 
-from pathlib import Path
 from typing import Annotated, Self
 
 from pydantic import Field, model_validator
 
-from mypt_dist.config import Config
+from mypt_dist.config import Config, SafeName, SafePath
 from mypt_dist.data.order import Shuffle
 from mypt_dist.data.shard_tokens import Reader
 from mypt_dist.data.stream import OnDamage
@@ -14,7 +13,7 @@ from mypt_dist.data.stream import OnDamage
 class SourceConfig(Config):
     """One dataset of a mixture."""
 
-    path: Path
+    path: SafePath
     """A folder made by ``mypt data prepare``."""
     weight: float = Field(default=1.0, gt=0)
     """Share of the samples, relative to the other sources."""
@@ -22,13 +21,13 @@ class SourceConfig(Config):
     """Refuse a run that would read this source more often. Null: as often as its share needs."""
 
 
-SourceName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
+SourceName = Annotated[SafeName, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
 
 
 class DataConfig(Config):
     """What is learned from. Either ``path``, or several named ``sources``."""
 
-    path: Path | None = None
+    path: SafePath | None = None
     """A folder made by ``mypt data prepare``."""
     sources: dict[SourceName, SourceConfig] = {}
     """Datasets to mix, by name. A name seeds the shuffle of its source: keep it when others come or go."""

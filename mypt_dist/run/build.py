@@ -20,6 +20,7 @@ from mypt_dist.errors import Interrupted
 from mypt_dist.launch.topology import promised_ranks
 from mypt_dist.models import ModelConfig
 from mypt_dist.models.layers.causal_lm import CausalLM
+from mypt_dist.redact import scrub, without_url_secrets
 from mypt_dist.run.batching import batch_shape
 from mypt_dist.run.canary import CanaryBatch
 from mypt_dist.run.checkpointing import Checkpointing
@@ -31,7 +32,7 @@ from mypt_dist.run.main_rank import before_ranks_meet, on_main
 from mypt_dist.run.observer import RunObserver
 from mypt_dist.run.plan.watch import memory_watch
 from mypt_dist.run.provenance import code_version
-from mypt_dist.run.record import RunRecord
+from mypt_dist.run.record import RunRecord, told
 from mypt_dist.run.resume import changed_settings, check_changes, completed
 from mypt_dist.run.same_start import require_same_start, start_facts
 from mypt_dist.run.saving import run_saving
@@ -246,7 +247,7 @@ def _agree_on_changes(
     if found is None:
         return {}
     manifest = found.manifest
-    changes = changed_settings(completed(manifest.run), config.model_dump(mode="json"))
+    changes = changed_settings(without_url_secrets(completed(manifest.run)), told(config))
     if manifest.data["fingerprint"] != data.fingerprint:
         changes["data"] = (manifest.data["fingerprint"], data.fingerprint)
     check_changes(changes, allowed)
@@ -259,11 +260,15 @@ def _agree_on_changes(
 
 def _description(config: RunConfig, data: RunData) -> dict[str, object]:
     sources = {
-        name: {"path": str(source.path), "weight": source.weight, "fingerprint": data.manifests[name].fingerprint}
+        name: {
+            "path": scrub(str(source.path)),
+            "weight": source.weight,
+            "fingerprint": data.manifests[name].fingerprint,
+        }
         for name, source in data.sources.items()
     }
     return {
-        "run": config.model_dump(mode="json"),
+        "run": told(config),
         "seed": config.train.seed,
         "data": {"fingerprint": data.fingerprint, "tokenizer": data.tokenizer.fingerprint, "sources": sources},
         "code": code_version(),

@@ -2,12 +2,10 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
-
-from pydantic import Field
+from typing import TYPE_CHECKING
 
 from mypt_dist.checkpoint import CheckpointConfig
-from mypt_dist.config import Config, load_mapping, validate
+from mypt_dist.config import Config, SafeName, SafePath, inside, load_mapping, validate
 from mypt_dist.data.config import DataConfig
 from mypt_dist.models import ModelConfig, any_model
 from mypt_dist.optim import OptimizerConfig, any_optimizer
@@ -41,8 +39,8 @@ class RunConfig(Config):
     about: About = About()
     extends: tuple[str, ...] = ()
     """Files or presets that this one starts from, already merged in; kept as a record of where settings came from."""
-    name: Annotated[str, Field(pattern=r"^[a-zA-Z0-9][a-zA-Z0-9._-]{0,63}$")] = "run"
-    out: Path | None = None
+    name: SafeName = "run"
+    out: SafePath | None = None
     """The run's folder. Null: ``runs/NAME``."""
     model: AnyModel
     data: DataConfig
@@ -61,4 +59,4 @@ class RunConfig(Config):
     @property
     def folder(self) -> Path:
         """The run's folder, as an absolute path."""
-        return (self.out or Path("runs") / self.name).resolve()
+        return (self.out or inside(Path("runs"), self.name)).resolve()

@@ -11,6 +11,7 @@ from pathlib import Path
 from mypt_dist.checkpoint import Checkpoint
 from mypt_dist.engine import Engine
 from mypt_dist.errors import MyptError
+from mypt_dist.redact import without_url_secrets
 from mypt_dist.run.config import RunConfig
 from mypt_dist.run.data import RunData
 from mypt_dist.run.provenance import code_version
@@ -45,7 +46,7 @@ class RunRecord:
             return
         folder = self._config.folder
         self.journal, self.system = Journal(folder), SystemSampler(folder)
-        _write_whole(folder / RUN_FILE, self._config.model_dump_json(indent=2) + "\n")
+        _write_whole(folder / RUN_FILE, json.dumps(told(self._config), indent=2) + "\n")
         known = dict(resumed.manifest.tracker) if resumed else {}
         self.journal.event("start", **self._start_event(resumed, flops_per_token))
         self._trackers = [tracker.build() for tracker in self._config.trackers]
@@ -129,6 +130,12 @@ class RunRecord:
             "dataset": datasets,
             "resumed_from_step": resumed.manifest.step if resumed else None,
         }
+
+
+def told(config: RunConfig) -> dict[str, JSON]:
+    """The settings as files and other people may have them: without secrets."""
+    settings: dict[str, JSON] = without_url_secrets(config.model_dump(mode="json"))
+    return settings
 
 
 def _write_whole(path: Path, text: str) -> None:

@@ -13,10 +13,11 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Literal
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, urlsplit
 
 from pydantic import Field, field_validator
 
+from mypt_dist.redact import is_secret_name
 from mypt_dist.tracking import TRACKERS, Tracker, TrackerConfig
 from mypt_dist.tracking.journal import EVENTS
 from mypt_dist.tracking.mlflow_sender.settings import Settings, resolve_uri
@@ -51,7 +52,7 @@ class MlflowConfig(TrackerConfig):
     def _is_a_store(cls, uri: str | None) -> str | None:
         if uri is None:
             return None
-        if without_secrets(uri) != uri and urlsplit(uri).netloc.rpartition("@")[1]:
+        if _has_secrets(uri):
             raise ValueError(
                 "has a user or password in it, and run files are copied into checkpoints: give the whole address in "
                 "MLFLOW_TRACKING_URI, or the user in MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
@@ -63,6 +64,13 @@ class MlflowConfig(TrackerConfig):
 
     def build(self) -> Tracker:
         return MlflowTracker(self)
+
+
+def _has_secrets(uri: str) -> bool:
+    if without_secrets(uri) == uri:
+        return False
+    parts = urlsplit(uri)
+    return "@" in parts.netloc or any(is_secret_name(name) for name, _ in parse_qsl(parts.query))
 
 
 class MlflowTracker:
