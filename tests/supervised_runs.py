@@ -49,6 +49,16 @@ def ranks_of(run_file: Path, **variables: str) -> list[int]:
     return [pid for pid, environ in processes(run_file) if "RANK" in environ and variables.items() <= environ.items()]
 
 
+def wait_for_ranks(run_file: Path, supervisor: "subprocess.Popen[str]", **variables: str) -> list[int]:
+    """`ranks_of`, once there are some."""
+    deadline = time.monotonic() + 120
+    while not (found := ranks_of(run_file, **variables)):
+        assert supervisor.poll() is None, supervisor.communicate()[0]
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    return found
+
+
 def launcher_of(run_file: Path) -> list[int]:
     """The process between supervisor and ranks, if it is there."""
     return [pid for pid, environ in processes(run_file) if "RANK" not in environ]

@@ -16,7 +16,7 @@ COLOURS = {"ok": "green", "skip": "dim", "warn": "yellow", "fail": "bold red"}
 def doctor(
     overrides: Overrides = None,
     run_file: Annotated[
-        str | None, typer.Option("--run", metavar="RUNFILE", help="Look at what this run needs, too.")
+        str | None, typer.Option("--run", "--run-file", metavar="RUNFILE", help="Look at what this run needs, too.")
     ] = None,
     as_json: JsonOption = False,
 ) -> None:

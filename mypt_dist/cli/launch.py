@@ -66,7 +66,7 @@ def launch(
     config = _checked(run_file, overrides or [], launch.topology.ranks)
     limits = Limits(max_restarts, min_ranks)
     check_limits(launch, limits, supervise)
-    arguments = ["doctor", "--run"] if doctor else ["train"]
+    arguments = ["doctor", "--run-file"] if doctor else ["train"]
     arguments += [run_file, *(overrides or [])]
     if not doctor:
         arguments += [text for key in allow_change or [] for text in ("--allow-change", key)]

@@ -56,7 +56,7 @@ def test_every_check_has_a_name_of_its_own_and_says_what_it_is_for(tmp_path: Pat
 def test_a_launcher_starts_it_on_the_ranks(run_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["launch", "ddp", str(run_file), "train.seed=3", "--ranks", "4", "--doctor", "--dry-run"]
     assert doctor_main([*arguments, "--allow-change", "train.seed"]) == 0
-    assert capsys.readouterr().out.endswith(f"-m mypt_dist doctor --run {run_file} train.seed=3\n")
+    assert capsys.readouterr().out.endswith(f"-m mypt_dist doctor --run-file {run_file} train.seed=3\n")
 
 
 def doctor_main(arguments: list[str]) -> int:

@@ -12,7 +12,8 @@ pytestmark = pytest.mark.multiproc
 
 
 def test_ranks_compare_folder_clocks_and_bandwidth(run_file: Path, launch: Any) -> None:
-    done = launch(2, "-m", "mypt_dist", "doctor", "--run", str(run_file), "--json", ACCELERATE_USE_CPU="true")
+    # torchrun takes --run for a short form of its own options, wherever it stands.
+    done = launch(2, "-m", "mypt_dist", "doctor", "--run-file", str(run_file), "--json", ACCELERATE_USE_CPU="true")
     report = json.loads(done.stdout)
     by_name = {check["name"]: check for check in report["checks"]}
     assert report["ranks"] == 2
