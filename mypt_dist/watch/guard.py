@@ -166,21 +166,28 @@ class Guard:
         where = stacks.innermost(text)
         status = replace(status, hung=True, at=where.at, collective=where.collective)
         recorded = flight_recorder.ask(settings.rank)
-        if not position.public:
-            # The run's folder is not known to be ours yet.
+        # Before the run's folder is known to be ours, stderr is all there is.
+        if not position.public or not self._keep_report(status, position, text, recorded):
             say(report(status, position.limit_s, [status], text, recorded))
-            return
-        publish(self._watch_dir, status)
-        if settings.rank == 0:
-            self._beat(status, position, hung=True)
-        time.sleep(min(SETTLE_S, settings.grace_s / 3))
-        known = [other for other in read_all(self._watch_dir, settings.size) if other.rank != settings.rank]
-        known.append(status)
+
+    def _keep_report(self, status: RankStatus, position: Position, text: str, recorded: str) -> bool:
+        """Write the report of all ranks into the run's folder, and say where. False where that cannot be."""
+        settings = self._settings
+        try:
+            publish(self._watch_dir, status)
+            if settings.rank == 0:
+                self._beat(status, position, hung=True)
+            time.sleep(min(SETTLE_S, settings.grace_s / 3))
+            known = [other for other in read_all(self._watch_dir, settings.size) if other.rank != settings.rank]
+            known.append(status)
+            path = self._run_dir / HANGS / f"step-{position.step:08}-rank-{settings.rank:05}-{settings.pid}.txt"
+            write_whole(path, report(status, position.limit_s, known, text, recorded))
+        except OSError:
+            return False
         for suspect in suspects(known) if len(known) > 1 else ():
             say(f"mypt: [rank {settings.rank}] the others wait for {suspect}{' at ' if suspect.at else ''}{suspect.at}")
-        path = self._run_dir / HANGS / f"step-{position.step:08}-rank-{settings.rank:05}-{settings.pid}.txt"
-        write_whole(path, report(status, position.limit_s, known, text, recorded))
         say(f"mypt: [rank {settings.rank}] see {path}")
+        return True
 
 
 def state_of(pid: int) -> str:

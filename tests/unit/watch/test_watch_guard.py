@@ -129,6 +129,7 @@ def test_a_full_disk_does_not_keep_a_hang_from_being_ended(tmp_path: Path) -> No
     _, errors = rank.communicate(timeout=60)
     assert rank.returncode == 9
     assert "hangs" in errors
+    assert "in <module>" in errors, "the stacks, where no file can be written"
 
 
 def test_the_innermost_frame_of_the_main_thread_is_found() -> None:
