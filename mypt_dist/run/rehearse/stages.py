@@ -31,7 +31,7 @@ def nodes(acts: Acts) -> Outcome:
     found += node_findings(facts)
     if any(finding.severity == "error" for finding in found):
         return failed("they do not agree", *found)
-    return passed(f"{len(facts)} agree on code, run file, data, clock and the run's folder", *found)
+    return passed("code, run file, data and the run's folder are the same on all", *found)
 
 
 def launch(acts: Acts) -> Outcome:
@@ -151,7 +151,7 @@ def resume(acts: Acts) -> Outcome:
     wrong = _wrong_order(act.newest, acts)
     if wrong:
         return failed("the order is not the promised one", wrong)
-    fewer = f"{world.ranks} of {scene.world.ranks} ranks" if scene.smaller else "the same ranks"
+    fewer = f"{world.ranks} of {scene.world.ranks} ranks" if scene.smaller else "as many ranks"
     return passed(f"{fewer} went on at step {before.step} to {act.newest.step}; order is exact")
 
 
