@@ -148,7 +148,8 @@ def test_a_stopped_rank_is_missed_after_the_short_time_out_with_exit_code_7(
                 stopped, since = int(line.split()[-1]), time.monotonic()
             if "mypt: another rank died" in line:
                 waited = time.monotonic() - since
-                # The launcher would give it half a minute to obey SIGTERM.
+            if "closing signal SIGTERM" in line:
+                # The launcher has seen the other one end, and would give this one half a minute to obey.
                 os.kill(stopped, signal.SIGKILL)
     output = "".join(lines)
     assert "Timed out waiting 10000ms" in output, output
