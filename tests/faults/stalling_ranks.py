@@ -17,8 +17,8 @@ _, folder, rank, ranks, victim, phase, step, how, watched = sys.argv
 
 STALLS = {
     "sleep": lambda: time.sleep(1000),
-    # Called without letting go of the interpreter's lock: no thread of this process can run.
-    "hold-the-lock": lambda: ctypes.PyDLL(None).sleep(1000),
+    # Called without letting go of the interpreter's lock: no other thread runs. A signal ends one such sleep early.
+    "hold-the-lock": lambda: [ctypes.PyDLL(None).sleep(1000) for _ in range(9)],
     "stop": lambda: os.kill(os.getpid(), signal.SIGSTOP),
 }
 UNLOCKED = ("start", "rendezvous")
