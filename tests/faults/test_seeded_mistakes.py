@@ -342,7 +342,7 @@ def test_without_its_check_a_mistake_goes_unseen(name: str, scenery: Scenery, mo
 
 
 def test_the_catalogue_in_the_docs_is_that_of_the_code() -> None:
-    page = (Path(__file__).parents[2] / "docs/how-to/rehearse.md").read_text()
+    page = (Path(__file__).parents[2] / "docs/how-to/rehearse.md").read_text().partition("## Catalogue")[2]
     rows = [f"| `{name}` | {caught} | {stage} |" for name, caught, stage in catalogue()]
     assert [row for row in rows if row not in page] == []
     assert page.count("\n| `") == len(rows)

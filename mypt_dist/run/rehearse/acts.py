@@ -201,10 +201,19 @@ class _Act:
 
 def launch_arguments(scene: Scene, world: World, node: VirtualNode, port: int) -> list[str]:
     """The command of one node, as it would be given on the cluster."""
-    replicas = ["--replicas", str(math.gcd(scene.replicas, world.ranks))] if scene.replicas else []
     several = ["--nodes", str(world.nodes), "--node-rank", str(node.node_rank), "--address", "127.0.0.1"]
     place = [*several, "--port", str(port)] if world.nodes > 1 else ["--nodes", "1"]
-    return ["launch", scene.target, "run.json", "--ranks", str(world.ranks), "--cpu", *replicas, *place]
+    target, replicas = sharing(scene, world)
+    copies = ["--replicas", str(replicas)] if replicas else []
+    return ["launch", target, "run.json", "--ranks", str(world.ranks), "--cpu", *copies, *place]
+
+
+def sharing(scene: Scene, world: World) -> tuple[str, int | None]:
+    """Target and replicas on ``world``. Without ranks for several replicas of several shards, hsdp goes on as fsdp2."""
+    if not scene.replicas:
+        return scene.target, None
+    replicas = math.gcd(scene.replicas, world.ranks)
+    return (scene.target, replicas) if world == scene.world or 1 < replicas < world.ranks else ("fsdp2", None)
 
 
 def strays(token: str) -> list[psutil.Process]:

@@ -97,7 +97,7 @@ def perform(wish: Wish, audience: Audience) -> Report:
             world=wish.world,
             smaller=smaller_world(wish.config, wish.world),
             target=_played_target(wish.target, topology),
-            replicas=wish.place.replicas,
+            replicas=topology.replicas if topology.replicas > 1 else None,
             token=token,
         )
         results += _play(Acts(scene), wanted, audience)

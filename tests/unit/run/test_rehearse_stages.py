@@ -16,7 +16,7 @@ from mypt_dist.errors import ConfigError
 from mypt_dist.launch.plan import Place
 from mypt_dist.run.config import RunConfig
 from mypt_dist.run.rehearse import stages
-from mypt_dist.run.rehearse.acts import MORE_STEPS, Played, Scene
+from mypt_dist.run.rehearse.acts import MORE_STEPS, Played, Scene, launch_arguments, sharing
 from mypt_dist.run.rehearse.diagnosis import diagnose
 from mypt_dist.run.rehearse.nodes import VirtualNode
 from mypt_dist.run.rehearse.order import order_hash
@@ -192,3 +192,18 @@ def test_a_synthetic_dataset_stands_in_for_one_that_is_not_here(run_mapping: dic
     report = perform(Wish(config, "ddp", Place(ranks=2, nodes=2), only=("plan", "nodes")), Audience())
     assert report.ok
     assert "a synthetic dataset of bytes stands in for it" in report.remarks[0]
+
+
+def test_hsdp_goes_on_as_fsdp2_where_replicas_are_left_out(told: Any) -> None:
+    scene = dataclasses.replace(told.scene, world=World(8, 2), target="hsdp", replicas=2)
+    assert sharing(scene, World(8, 2)) == ("hsdp", 2)
+    assert sharing(scene, World(4, 1)) == ("hsdp", 2)
+    assert sharing(scene, World(2, 1)) == ("fsdp2", None)
+    assert sharing(told.scene, World(1, 1)) == ("ddp", None)
+
+
+def test_a_node_is_given_the_command_of_the_cluster(told: Any) -> None:
+    command = launch_arguments(told.scene, WORLD, told.scene.nodes[1], 2345)
+    assert " ".join(command) == (
+        "launch ddp run.json --ranks 2 --cpu --nodes 2 --node-rank 1 --address 127.0.0.1 --port 2345"
+    )
