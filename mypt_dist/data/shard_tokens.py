@@ -68,7 +68,7 @@ class ShardTokens:
         return (
             f"{self.path}: block {number} (bytes {begin:,} to {end - 1:,}) is damaged: its CRC-32 is "
             f"{self._crc(number):08x}, dataset.json says {self._crcs[number]:08x}. Restore the shard from a copy and "
-            "run the same command again, or leave such blocks out with data.on_damage=skip"
+            "run the same command again, or leave such blocks out: data.on_damage=skip --allow-change data.on_damage"
         )
 
     def _crc(self, number: int) -> int:

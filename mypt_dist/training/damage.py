@@ -99,8 +99,8 @@ class DamageBook:
         return {"blocks": list(self.blocks), "skipped_windows": self.skipped_windows}
 
     def metrics(self) -> dict[str, float]:
-        """``data/skipped_windows`` of the whole run, if any were."""
-        return {"data/skipped_windows": self.skipped_windows} if self.skipped_windows else {}
+        """``data/skipped_windows`` of the whole run, if any may be."""
+        return {"data/skipped_windows": self.skipped_windows} if self.skips else {}
 
     def _agree(self, step: int, windows: int, mine: list[JSON]) -> None:
         known = set(self.blocks)
