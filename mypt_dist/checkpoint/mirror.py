@@ -77,10 +77,13 @@ class Mirror:
         """Take the newest copy, or that of ``step``, into ``root``, verified; None if the mirror has none.
 
         A copy that is damaged is passed over with a warning. Raises OSError, what the target raises, and
-        `CheckpointError` when there are copies but none is whole.
+        `CheckpointError` when there are copies but none is whole, and for a step that is in ``root`` already.
         """
         found = [m for m in self.copies().values() if step is None or m.step == step]
         for manifest in reversed(found):
+            target = self._root / step_name(manifest.step)
+            if self._disk.exists(target):
+                raise CheckpointError(f"{target} is there already")
             try:
                 return self._fetch(manifest)
             except CheckpointError as error:
@@ -165,8 +168,6 @@ class Mirror:
     def _fetch(self, manifest: Manifest) -> Path:
         disk, name = self._disk, step_name(manifest.step)
         target, attempt = self._root / name, self._root / step_name(manifest.step, "partial", secrets.token_hex(4))
-        if disk.exists(target):
-            raise CheckpointError(f"{target} exists already")
         disk.make_folders(self._root)
         disk.files.make_folder(attempt)
         try:

@@ -59,6 +59,9 @@ def test_what_is_committed_is_copied_once_and_comes_back_as_it_was(tmp_path: Pat
     assert other is not None
     assert other.name == "step-00000001"
     assert mirror(tmp_path / "third", url).pull(step=9) is None
+    with pytest.raises(CheckpointError, match="step-00000002 is there already"):
+        mirror(tmp_path / "new" / "checkpoints", url).pull()
+    assert [path.name for path in (tmp_path / "new" / "checkpoints").iterdir()] == ["step-00000002"]
 
 
 def test_while_nothing_changes_here_nothing_is_asked_of_the_place(tmp_path: Path, url: str) -> None:
