@@ -223,6 +223,24 @@ def test_a_damaged_copy_is_passed_over_and_the_one_before_it_used(
         mirror(tmp_path / "newer", url).pull()
 
 
+def test_a_copy_that_is_longer_than_it_says_does_not_fill_the_disk(
+    tmp_path: Path, url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Endless(MirrorTarget):
+        def pieces(self, name: str) -> Iterator[bytes]:
+            yield from super().pieces(name)
+            while name.endswith("tokenizer.json"):
+                yield bytes(1 << 20)
+
+    root = tmp_path / "checkpoints"
+    save_alone(root, 1)
+    mirror(root, url).catch_up()
+    with pytest.raises(CheckpointError, match="none of them is whole"):
+        Mirror(tmp_path / "new", Endless(url), RULES, quick_disk()).pull()
+    assert "tokenizer.json has more than 16 bytes" in caplog.text
+    assert list((tmp_path / "new").iterdir()) == []
+
+
 def test_a_start_without_checkpoints_takes_the_newest_copy(tmp_path: Path, url: str) -> None:
     root, policy = tmp_path / "run" / "checkpoints", CheckpointPolicy(mirror=url, keep_last=2)
     assert fill_from_mirror(root, CheckpointPolicy()) is None
