@@ -55,7 +55,7 @@ class Mirror:
         copied = [here[name].step for name in missing if self._copy(name, here[name])]
         for name in self._names():
             # Also what was being copied, or deleted, by a process that died.
-            if name in gone | undone or self._target.content(f"{name}/{MANIFEST}") is None:
+            if name in gone | undone or self._manifest(name) is None:
                 self._remove(name)
         self._seen = seen
         return copied
@@ -64,7 +64,7 @@ class Mirror:
         """The complete checkpoints of the mirror, by name, oldest first."""
         found = {}
         for name in self._names():
-            content = self._target.content(f"{name}/{MANIFEST}")
+            content = self._manifest(name)
             if content is None:
                 continue
             try:
@@ -77,10 +77,13 @@ class Mirror:
         """Take the newest copy, or that of ``step``, into ``root``, verified; None if the mirror has none.
 
         A copy that is damaged is passed over with a warning. Raises OSError, what the target raises, and
-        `CheckpointError` when there are copies but none is whole.
+        `CheckpointError` when there are copies but none is whole, and for a step that is in ``root`` already.
         """
         found = [m for m in self.copies().values() if step is None or m.step == step]
         for manifest in reversed(found):
+            target = self._root / step_name(manifest.step)
+            if self._disk.exists(target):
+                raise CheckpointError(f"{target} is there already")
             try:
                 return self._fetch(manifest)
             except CheckpointError as error:
@@ -135,9 +138,12 @@ class Mirror:
                 raise
             return False
         self._target.write(f"{name}/{MANIFEST}", [content])
-        if self._target.content(f"{name}/{MANIFEST}") != content:
+        if self._manifest(name) != content:
             raise OSError(f"{self._target.url}/{name}/{MANIFEST} is not what was sent")
         return True
+
+    def _manifest(self, name: str) -> bytes | None:
+        return self._target.content(f"{name}/{MANIFEST}", MAX_BYTES)
 
     def _remove(self, name: str) -> None:
         self._target.remove(f"{name}/{MANIFEST}")
@@ -165,13 +171,12 @@ class Mirror:
     def _fetch(self, manifest: Manifest) -> Path:
         disk, name = self._disk, step_name(manifest.step)
         target, attempt = self._root / name, self._root / step_name(manifest.step, "partial", secrets.token_hex(4))
-        if disk.exists(target):
-            raise CheckpointError(f"{target} exists already")
         disk.make_folders(self._root)
         disk.files.make_folder(attempt)
         try:
-            for file in [*manifest.files, MANIFEST]:
-                self._receive(f"{name}/{file}", attempt / file)
+            sizes = {file: entry.bytes for file, entry in manifest.files.items()}
+            for file, size in {**sizes, MANIFEST: MAX_BYTES}.items():
+                self._receive(f"{name}/{file}", attempt / file, size)
             verified(disk, attempt).close()
             for folder in {(attempt / file).parent for file in manifest.files} | {attempt}:
                 disk.files.sync_folder(folder)
@@ -182,13 +187,16 @@ class Mirror:
             raise
         return target
 
-    def _receive(self, name: str, path: Path) -> None:
-        disk = self._disk
+    def _receive(self, name: str, path: Path, limit: int) -> None:
+        disk, left = self._disk, limit
         if not disk.exists(path.parent):
             disk.files.make_folder(path.parent)
         descriptor = disk.files.create(path)
         try:
             for piece in self._target.pieces(name):
+                left -= len(piece)
+                if left < 0:
+                    raise CorruptError(str(path.parent), [f"{path.name} has more than {limit:,} bytes"])
                 disk.write_fully(descriptor, memoryview(piece))
             disk.files.sync(descriptor)
         finally:

@@ -53,12 +53,17 @@ class MirrorTarget:
             while piece := file.read(BLOCK):
                 yield piece
 
-    def content(self, name: str) -> bytes | None:
-        """All of a small file; None if there is none."""
+    def content(self, name: str, limit: int) -> bytes | None:
+        """All of a small file; None if there is none. Raises OSError above ``limit`` bytes."""
+        content = bytearray()
         try:
-            return b"".join(self.pieces(name))
+            for piece in self.pieces(name):
+                content += piece
+                if len(content) > limit:
+                    raise OSError(f"{self.url}/{name} has more than {limit:,} bytes")
         except FileNotFoundError:
             return None
+        return bytes(content)
 
     def sha256(self, name: str) -> str:
         """Of what is read back, not of what was sent."""

@@ -92,10 +92,13 @@ def pull(
     step: Annotated[int | None, typer.Option("--step", help="Which one. Default: the newest.")] = None,
 ) -> None:
     """Take the newest copy of a run's checkpoints, or that of a step, back from its mirror, verified."""
-    from mypt_dist.checkpoint import Mirror, MirrorTarget, Retention
+    from mypt_dist.checkpoint import Mirror, MirrorTarget, Retention, RunLock
     from mypt_dist.errors import CheckpointError
 
-    pulled = Mirror(out.resolve() / "checkpoints", MirrorTarget(mirror), Retention()).pull(step)
+    place = Mirror(out.resolve() / "checkpoints", MirrorTarget(mirror), Retention())
+    # A run that trains in this folder would take what is only half here for the rest of a dead save.
+    with RunLock(out.resolve()):
+        pulled = place.pull(step)
     if pulled is None:
         raise CheckpointError(f"{mirror} has no checkpoint" + (f" of step {step}" if step is not None else ""))
     print(f"{pulled}: every byte is as it was written")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from mypt_dist.checkpoint import Checkpoint
 from mypt_dist.engine import Engine
-from mypt_dist.errors import MyptError
+from mypt_dist.errors import ConfigError, MyptError
 from mypt_dist.redact import without_url_secrets
 from mypt_dist.run.config import RunConfig
 from mypt_dist.run.data import RunData
@@ -139,10 +139,13 @@ def told(config: RunConfig) -> dict[str, JSON]:
 
 
 def _write_whole(path: Path, text: str) -> None:
-    """Write aside, then rename into place: a file that exists is complete."""
+    """Write aside, then rename into place: a file that exists is complete. Raises `ConfigError`."""
     aside = path.with_suffix(".partial")
-    with aside.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    aside.replace(path)
+    try:
+        with aside.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        aside.replace(path)
+    except OSError as error:
+        raise ConfigError(f"the run folder {path.parent} can not be used: {error.strerror or error}") from error

@@ -59,6 +59,9 @@ def test_what_is_committed_is_copied_once_and_comes_back_as_it_was(tmp_path: Pat
     assert other is not None
     assert other.name == "step-00000001"
     assert mirror(tmp_path / "third", url).pull(step=9) is None
+    with pytest.raises(CheckpointError, match="step-00000002 is there already"):
+        mirror(tmp_path / "new" / "checkpoints", url).pull()
+    assert [path.name for path in (tmp_path / "new" / "checkpoints").iterdir()] == ["step-00000002"]
 
 
 def test_while_nothing_changes_here_nothing_is_asked_of_the_place(tmp_path: Path, url: str) -> None:
@@ -218,6 +221,24 @@ def test_a_damaged_copy_is_passed_over_and_the_one_before_it_used(
     MirrorTarget(url).write("step-00000001/tokenizer.json", [b"changed--------!"])
     with pytest.raises(CheckpointError, match="none of them is whole"):
         mirror(tmp_path / "newer", url).pull()
+
+
+def test_a_copy_that_is_longer_than_it_says_does_not_fill_the_disk(
+    tmp_path: Path, url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Endless(MirrorTarget):
+        def pieces(self, name: str) -> Iterator[bytes]:
+            yield from super().pieces(name)
+            while name.endswith("tokenizer.json"):
+                yield bytes(1 << 20)
+
+    root = tmp_path / "checkpoints"
+    save_alone(root, 1)
+    mirror(root, url).catch_up()
+    with pytest.raises(CheckpointError, match="none of them is whole"):
+        Mirror(tmp_path / "new", Endless(url), RULES, quick_disk()).pull()
+    assert "tokenizer.json has more than 16 bytes" in caplog.text
+    assert list((tmp_path / "new").iterdir()) == []
 
 
 def test_a_start_without_checkpoints_takes_the_newest_copy(tmp_path: Path, url: str) -> None:
