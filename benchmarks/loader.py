@@ -60,6 +60,25 @@ def fill(folder: Path) -> None:
             file.write(rng.integers(0, 50257, (size - 64) // 2).astype("<u2").tobytes())
 
 
+def seal(folder: Path) -> None:
+    """Checksums of blocks, which a run compares: what is timed is the steady state, in which all were."""
+    from mypt_dist.data.blocks import BlockChecksums
+    from mypt_dist.data.manifest import FILE, DatasetManifest
+
+    manifest = DatasetManifest.read(folder)
+    entries = []
+    for entry in manifest.splits.train.shards:
+        blocks = BlockChecksums()
+        blocks.update((folder / entry.file).read_bytes())
+        entries.append(entry.model_copy(update={"crc32": blocks.hexdigest()}))
+    train = manifest.splits.train.model_copy(update={"shards": tuple(entries)})
+    splits = manifest.splits.model_copy(update={"train": train})
+    sealed = DatasetManifest.create(
+        manifest.load_tokenizer(), splits, manifest.sources, manifest.counts, manifest.settings
+    )
+    (folder / FILE).write_bytes(sealed.to_bytes())
+
+
 def loader_for(folder: Path) -> Callable[[int], object]:
     """``step(position)`` of the dataset in ``folder``, with everything a run has but the thread ahead."""
     import torch
@@ -142,6 +161,7 @@ def main() -> None:
         folder = Path(name)
         make_dataset(folder / "small", 50_000_000, 1)
         fill(folder / "small")
+        seal(folder / "small")
         make_dataset(folder / "large", TOKENS, SHARDS)
         contestants = {
             who: Contestant.start(who, "benchmarks.loader", "--contestant", who, str(place))

@@ -179,14 +179,11 @@ class Loader:
         parts = [mine[i : i + shape.micro_batch] for i in range(0, shape.per_rank, shape.micro_batch)]
         self._gather.damaged.clear()
         host = [self._gather.batch(part, shape.context) for part in parts]
-        targets = sum(batch.num_targets for batch in host)
-        return Step(
-            [self._move(batch) for batch in host],
-            samples,
-            lambda: self._gather.num_bytes(host),
-            skipped=shape.per_rank - targets // shape.context,
-            damaged=tuple(sorted(self._gather.damaged)),
-        )
+        step = Step([self._move(batch) for batch in host], samples, lambda: self._gather.num_bytes(host))
+        if not self._gather.damaged:
+            return step
+        learned = sum(batch.num_targets for batch in host) // shape.context
+        return replace(step, skipped=shape.per_rank - learned, damaged=tuple(sorted(self._gather.damaged)))
 
     def _samples(self, position: int) -> Samples:
         per_step = self._shape.per_step

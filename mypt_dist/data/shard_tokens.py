@@ -35,6 +35,8 @@ class ShardTokens:
         self.view: NDArray[Any] | None = np.asarray(view) if reader == "memmap" else None
         self.state = bytearray([UNSEEN if self._crcs else RIGHT]) * blocks_of(entry.bytes)
         """Of each block; one byte each, so that asking costs tens of nanoseconds."""
+        self.settled = not self._crcs
+        """Whether every block is `RIGHT`, so that nobody has to ask."""
 
     def __len__(self) -> int:
         return self.entry.tokens
@@ -57,9 +59,15 @@ class ShardTokens:
         for number in range(first, last + 1):
             if self.state[number] == UNSEEN:
                 self.state[number] = RIGHT if self._crc(number) == self._crcs[number] else DAMAGED
+                self.settled = not any(self.state)
             if self.state[number] == DAMAGED:
                 found.append(number)
         return found
+
+    def mark_damaged(self, number: int) -> None:
+        """Take a block for damaged without a look, if there is one of this number."""
+        if number < len(self.state):
+            self.state[number], self.settled = DAMAGED, False
 
     def complaint(self, number: int) -> str:
         """What is wrong with a damaged block, and where it is."""
@@ -84,6 +92,7 @@ class ArrayTokens:
         self.view: NDArray[Any] | None = tokens
         self.width = tokens.dtype.itemsize
         self.state = bytearray(blocks_of(HEADER_BYTES + tokens.nbytes))
+        self.settled = True
 
     def __len__(self) -> int:
         return 0 if self.view is None else len(self.view)

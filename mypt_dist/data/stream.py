@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from mypt_dist.data.blocks import BLOCK_BITS, BLOCK_BYTES
 from mypt_dist.data.files import PatientFiles
 from mypt_dist.data.manifest import HEADER_BYTES, DatasetManifest
-from mypt_dist.data.shard_tokens import DAMAGED, ArrayTokens, Reader, ShardTokens
+from mypt_dist.data.shard_tokens import ArrayTokens, Reader, ShardTokens
 from mypt_dist.data.shards import open_shard
 from mypt_dist.errors import ConfigError, DataError
 
@@ -80,15 +80,18 @@ class TokenStream:
         if not len(starts):
             return {}
         first, first_end, skipped = self._shards[0], self._first_end, dict[int, list[str]]()
-        view, state, width = first.view, first.state, first.width
+        view, state, width, settled = first.view, first.state, first.width, first.settled
         if view is None or length * width > BLOCK_BYTES:
             # Read, not mapped; or so long that a block between the first and the last is to be looked at, too.
             first_end = -1
         for number, (row, start) in enumerate(zip(out, starts.tolist(), strict=True)):
             end = start + length
-            if end <= first_end and not (
-                state[(HEADER_BYTES + start * width) >> BLOCK_BITS]
-                or state[(HEADER_BYTES - 1 + end * width) >> BLOCK_BITS]
+            if end <= first_end and (
+                settled
+                or not (
+                    state[(HEADER_BYTES + start * width) >> BLOCK_BITS]
+                    or state[(HEADER_BYTES - 1 + end * width) >> BLOCK_BITS]
+                )
             ):
                 row[:] = view[start:end]  # type: ignore[index]  # first_end says so
             elif blocks := self._copy(start, row):
@@ -105,13 +108,8 @@ class TokenStream:
         shards = {shard.entry.file: shard for shard in self._shards if isinstance(shard, ShardTokens)}
         for name, _, number in (block.rpartition(":") for block in blocks):
             source, _, file = name.partition(":")
-            if (
-                source == self._reading.source
-                and file in shards
-                and number.isdecimal()
-                and int(number) < len(shards[file].state)
-            ):
-                shards[file].state[int(number)] = DAMAGED
+            if source == self._reading.source and file in shards and number.isdecimal():
+                shards[file].mark_damaged(int(number))
 
     def _copy(self, start: int, row: NDArray[np.int64]) -> list[str]:
         """Copy a window from one shard or several; the damaged blocks for which it is not worth it."""
