@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
@@ -14,6 +15,10 @@ import pytest
 # Two cores, several ranks: threads that wait for each other in every small operation would take all the time.
 os.environ["OMP_NUM_THREADS"] = "1"
 os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
+
+# A shell starts jobs in the background with signals ignored, and whatever tests start would inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 WORDS = """the quick brown fox jumps over a lazy dog while seven wizards brew strange potions at night""".split()  # noqa: SIM905
 

@@ -101,8 +101,12 @@ class StopRequest:
 
     @contextmanager
     def listening(self) -> Iterator["StopRequest"]:
-        """Note the first signal; the next request ends the process at once. Handlers are restored afterwards."""
-        previous = {number: signal.signal(number, self._note) for number in STOPPING}
+        """Note the first signal; the next request ends the process at once. Handlers are restored afterwards.
+
+        What is ignored stays ignored: somebody who starts a run with nohup wants it to outlive the terminal.
+        """
+        heard = [number for number in STOPPING if signal.getsignal(number) is not signal.SIG_IGN]
+        previous = {number: signal.signal(number, self._note) for number in heard}
         try:
             yield self
         finally:
