@@ -4,7 +4,6 @@ It looks every few seconds whether there is a checkpoint that the mirror lacks, 
 died is made up for by the next. Nothing it meets reaches the run: it logs, notes it in a file, and tries again later.
 """
 
-import ctypes
 import json
 import logging
 import os
@@ -19,6 +18,7 @@ from mypt_dist.checkpoint.mirror import Mirror
 from mypt_dist.checkpoint.mirror_process import Order
 from mypt_dist.checkpoint.mirror_target import MirrorTarget
 from mypt_dist.config import Config
+from mypt_dist.lifeline import die_with_parent
 
 log = logging.getLogger(__name__)
 
@@ -28,8 +28,6 @@ NICENESS = 15
 """Training comes first, then saving."""
 POLL_S, LONGEST_S = 5.0, 300.0
 """Seconds between two looks, and at most while they fail: an object store that is down is down for minutes."""
-
-_PR_SET_PDEATHSIG = 1
 
 
 class State(Config):
@@ -91,9 +89,7 @@ def keep(order: Order, ended: Callable[[float], bool]) -> None:
 def main() -> None:
     """Keep the mirror until the run hangs up; die when it dies."""
     order = Order.model_validate_json(sys.stdin.buffer.readline())
-    if sys.platform == "linux":
-        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    if os.getppid() != order.parent:
+    if not die_with_parent(parent=order.parent):
         return
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)

@@ -5,7 +5,6 @@ output. It loads no torch, and it ends with the rank that started it, at whateve
 process whose rank is dead could meet the next run's.
 """
 
-import ctypes
 import json
 import logging
 import os
@@ -29,6 +28,7 @@ from mypt_dist.checkpoint.manifest import Manifest
 from mypt_dist.checkpoint.orders import Commit, Discard, Open, Order, Piece, Retire, Setup, Write, parse_order
 from mypt_dist.checkpoint.segments import ITEM_BYTES, Segment
 from mypt_dist.errors import LockError
+from mypt_dist.lifeline import die_with_parent
 from mypt_dist.world import JSON
 
 log = logging.getLogger(__name__)
@@ -38,7 +38,6 @@ NICENESS = 10
 THREADS = 2
 """Files written at once. One core hashes about 1.1 GB/s; each further one is taken from training."""
 
-_PR_SET_PDEATHSIG = 1
 _IGNORED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 
 
@@ -113,9 +112,7 @@ def _segment(piece: Piece, memory: memoryview) -> Segment:
 
 def die_with(parent: int) -> None:
     """Have the kernel kill this process when ``parent`` ends; end now if it has ended already."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    if os.getppid() != parent:
+    if not die_with_parent(parent=parent):
         os._exit(1)
 
 

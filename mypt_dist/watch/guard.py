@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import Final
 
 from mypt_dist.errors import HUNG
+from mypt_dist.lifeline import die_with_parent
 from mypt_dist.watch import flight_recorder, stacks
 from mypt_dist.watch.board import Board, Position
-from mypt_dist.watch.orphans import die_with_parent
 from mypt_dist.watch.patience import Patience
 from mypt_dist.watch.report import report
 from mypt_dist.watch.statuses import HANGS, HEARTBEAT, publish, read_all, write_whole

@@ -54,12 +54,13 @@ def test_without_a_launcher_nothing_is_asked_for(monkeypatch: pytest.MonkeyPatch
 
 
 def test_a_rank_whose_launcher_was_gone_before_ends_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    from mypt_dist import lifeline
     from mypt_dist.watch import orphans
 
     sent: list[tuple[int, int]] = []
     parents = iter([500, 1])
     monkeypatch.setattr(orphans.os, "getppid", lambda: next(parents))
     monkeypatch.setattr(orphans.os, "kill", lambda pid, number: sent.append((pid, number)))
-    monkeypatch.setattr(orphans.sys, "platform", "none")
+    monkeypatch.setattr(lifeline.sys, "platform", "none")
     orphans.die_with_launcher({"LOCAL_RANK": "0"})
     assert sent == [(os.getpid(), signal.SIGKILL)]
