@@ -46,12 +46,13 @@ def test_peaks_are_as_planned(preset: str, engine: EngineName, launch: Any, tmp_
 
 def test_a_run_says_how_far_its_forecast_was_off(run_mapping: dict[str, Any], launch: Any, tmp_path: Path) -> None:
     path = tmp_path / "run.json"
-    path.write_text(json.dumps(run_mapping))
+    train = {**run_mapping["train"], "steps": 15, "save_every": 9}
+    path.write_text(json.dumps({**run_mapping, "train": train}))
     told = launch(2, "-m", "mypt_dist", "train", str(path)).stderr
     assert len(re.findall(r"memory: predicted .* GiB, measured .* GiB \(error [+-][\d.]+ %\)", told)) == 1
     early, late = (
         json.loads((tmp_path / f"run/checkpoints/step-{step:08d}/manifest.json").read_text())["memory"]
-        for step in (3, 6)
+        for step in (9, 15)
     )
     assert early is None, "before it was measured"
     assert late["error"] == pytest.approx(late["predicted_bytes"] / late["measured_bytes"] - 1, abs=1e-3)

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from mypt_dist.launch import Topology
@@ -14,30 +15,36 @@ log = logging.getLogger(__name__)
 
 Device: TypeAlias = Literal["cpu", "gpu"]
 
-MEASURED_AFTER = 5
+MEASURED_AFTER = 10
 """Steps. By then the optimizer's state is there, and every kernel has been called."""
 
 
 class MemoryWatch:
     """Forecast once, compared once; nothing that goes wrong here reaches the run."""
 
-    def __init__(self, predicted: int | None, measure: Callable[[], int]) -> None:
-        """``predicted``: bytes, null if there is no forecast. ``measure``: the most bytes so far."""
-        self._predicted, self._measure = predicted, measure
+    def __init__(self, forecast: Callable[[], int | None], measure: Callable[[], int]) -> None:
+        """``forecast``: bytes, null if there is none. ``measure``: the most bytes so far."""
+        self._forecast, self._measure = forecast, measure
         self._steps = 0
         self._record: dict[str, int | float] | None = None
 
     def stepped(self) -> None:
-        """One more update. After some of them one line is logged."""
+        """One more update. After some of them one line is logged.
+
+        Only then is anything forecast: it takes a second or two, which a start, or a short run, need not wait for.
+        """
         self._steps += 1
-        if self._steps != MEASURED_AFTER or not self._predicted:
+        if self._steps != MEASURED_AFTER:
             return
-        measured = self._measure()
-        error = self._predicted / max(measured, 1) - 1
-        self._record = {"predicted_bytes": self._predicted, "measured_bytes": measured, "error": round(error, 4)}
+        # Before forecasting, which loads code of its own.
+        measured, predicted = self._measure(), self._forecast()
+        if predicted is None:
+            return
+        error = predicted / max(measured, 1) - 1
+        self._record = {"predicted_bytes": predicted, "measured_bytes": measured, "error": round(error, 4)}
         log.info(
             "memory: predicted %.2f GiB, measured %.2f GiB (error %+.1f %%)",
-            self._predicted / 2**30,
+            predicted / 2**30,
             measured / 2**30,
             100 * error,
         )
@@ -48,29 +55,28 @@ class MemoryWatch:
 
 
 def memory_watch(config: "RunConfig", topology: Topology, device: str) -> MemoryWatch:
-    """Forecast a run whose model is about to be built. Draws from no random generator and takes about a second.
+    """The watch of a run whose model is about to be built. A forecast draws from no random generator.
 
     ``config`` has its vocabulary settled; ``device`` is a torch device type. On a GPU the tensors are forecast, which
     is what torch counts; on a CPU the whole process.
     """
     if device == "cuda":
-        return MemoryWatch(_predicted(config, topology, "gpu"), _most_allocated)
-    return MemoryWatch(_predicted(config, topology, "cpu"), most_resident)
+        return MemoryWatch(partial(_predicted, config, topology, "gpu", 0), _most_allocated)
+    return MemoryWatch(partial(_predicted, config, topology, "cpu", resident()), most_resident)
 
 
-def _predicted(config: "RunConfig", topology: Topology, device: Device) -> int | None:
+def _predicted(config: "RunConfig", topology: Topology, device: Device, base: int) -> int | None:
     try:
         from mypt_dist.run.batching import batch_shape  # noqa: PLC0415 - whatever fails here must be caught here
         from mypt_dist.run.plan.forecast import Forecaster, Way  # noqa: PLC0415
 
         shape = batch_shape(config.train, config.model.context, 0, topology.ranks)
         way = Way(topology, shape.micro_batch, shape.micro_batches, config.model.activation_checkpointing)
-        forecast = Forecaster(config, device)(way)
+        forecast = Forecaster(config, device, base=base)(way)
     except Exception as error:  # noqa: BLE001 - a forecast must never end a run
         log.warning("memory: no forecast (%s: %s)", type(error).__name__, error)
         return None
-    # What forecasting itself has loaded is there to stay.
-    return forecast.tensors if device == "gpu" else forecast.total + resident()
+    return forecast.tensors if device == "gpu" else forecast.total
 
 
 def _most_allocated() -> int:
