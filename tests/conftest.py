@@ -6,7 +6,8 @@ import random
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,8 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 WORDS = """the quick brown fox jumps over a lazy dog while seven wizards brew strange potions at night""".split()  # noqa: SIM905
+
+SHARED_MEMORY = Path("/dev/shm")
 
 Launch = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -37,6 +40,14 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("prepared") / "data"
     prepare([str(folder)], out, PrepareSettings(tokenizer="byte", val_fraction=0.1, shard_tokens=30_000))
     return out
+
+
+@pytest.fixture
+def memory() -> Iterator[Path]:
+    """A folder in memory where there is one: removing folders from a disk takes milliseconds each."""
+    place = SHARED_MEMORY if os.access(SHARED_MEMORY, os.W_OK) else None
+    with tempfile.TemporaryDirectory(dir=place) as folder:
+        yield Path(folder)
 
 
 @pytest.fixture

@@ -52,14 +52,14 @@ def launch(acts: Acts) -> Outcome:
 def steps(acts: Acts) -> Outcome:
     """Is the loss finite, does it move, and are the samples those of the pure order?"""
     act = acts.first
-    if not act.reached("steps"):
-        return _not_reached(act, "steps", "launch", acts)
     losses = act.losses
     strange = [step for step, loss in losses.items() if loss is None or not math.isfinite(loss)]
     values = [loss for loss in losses.values() if loss is not None]
     why, remedy = "the run learns nothing like this", "lower optimizer.lr, or lengthen train.schedule.warmup"
     if strange:
         return failed(f"loss of step {strange[0]} is not finite", Finding("optimizer.lr", "NaN loss", why, remedy))
+    if not act.reached("steps"):
+        return _not_reached(act, "steps", "launch", acts)
     if len(set(values)) < 2:
         return failed("the loss does not move", Finding("optimizer.lr", "the same loss at every step", why, remedy))
     wrong = _wrong_order(act.newest, acts)
