@@ -44,7 +44,7 @@ bench: install  ## measure against peers and limits; about half an hour
 	$(RUN) benchmarks
 
 test-soak: install  ## the fault tests with all their points; about an hour
-	MYPT_SOAK=1 $(RUN) pytest -n 2 --dist loadfile -s tests/faults
+	MYPT_SOAK=1 $(RUN) pytest -n 2 --dist loadfile -s tests/faults tests/multiproc/test_background_saves.py
 
 test-cluster: install  ## what needs root: two hosts whose network is cut, disks that lose power
 	$(RUN) pytest -m cluster tests/cluster

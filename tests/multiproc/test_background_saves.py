@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from counted import SOAK
 from engines import ENGINES
 
 from mypt_dist.checkpoint import open_checkpoint, verify_checkpoint
@@ -88,7 +89,7 @@ def test_a_rank_killed_during_a_save_takes_its_writer_along_and_nothing_is_commi
     assert not [path for path in (tmp_path / "run/checkpoints").iterdir() if "partial" in path.name]
 
 
-@pytest.mark.parametrize("engine", ["1", "DDP x2", "FSDP2 x2"])
+@pytest.mark.parametrize("engine", ["1", "DDP x2", "FSDP2 x2"] if SOAK else ["FSDP2 x2"])
 def test_a_background_checkpoint_is_a_blocking_one_byte_for_byte_and_a_run_that_died_resumes_from_it(
     engine: str, run_mapping: dict[str, Any], launch: Any, tmp_path: Path
 ) -> None:

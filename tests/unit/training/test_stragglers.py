@@ -62,7 +62,8 @@ def test_the_slow_rank_is_named_in_metrics_always_and_in_the_log_once_a_minute(
         now[0] = time
         slow.append(stragglers.compare(SPEED)["time/slowest_rank"])
     assert slow[1:] == [1.0] * 4
-    assert len(caplog.records) == 2, "not at first sight, then once a minute"
+    # Two handlers may have heard of one.
+    assert len({id(record) for record in caplog.records}) == 2, "not at first sight, then once a minute"
     assert "rank 1 is slow" in caplog.text
 
 
