@@ -7,13 +7,14 @@ import json
 import os
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from torch.distributed.tensor import DTensor
 
+from mypt_dist.checkpoint import CheckpointStore
 from mypt_dist.engine import Trainable
 from mypt_dist.run.build import train
 from mypt_dist.run.checkpointing import Checkpointing
@@ -59,16 +60,26 @@ def weighed(name: str) -> Iterator[None]:
         told[name] = max(peak, anonymous_bytes()) - before
 
 
-def weighing(name: str, method: Callable[..., Any]) -> Callable[..., Any]:
-    def call(checkpointing: Checkpointing, *arguments: Any) -> Any:
-        told["state"] = state_bytes(checkpointing.trainable)
-        with weighed(name):
-            return method(checkpointing, *arguments)
-
-    return call
+restore, save, write = Checkpointing.restore, Checkpointing.save, CheckpointStore.save
 
 
-Checkpointing.save = weighing("saving", Checkpointing.save)  # type: ignore[method-assign]
-Checkpointing.restore = weighing("loading", Checkpointing.restore)  # type: ignore[method-assign]
+def restored(checkpointing: Checkpointing, *arguments: Any) -> Any:
+    with weighed("loading"):
+        return restore(checkpointing, *arguments)
+
+
+def saved(checkpointing: Checkpointing, *arguments: Any) -> Any:
+    told["state"] = state_bytes(checkpointing.trainable)
+    return save(checkpointing, *arguments)
+
+
+def written(store: CheckpointStore, *arguments: Any, **named: Any) -> Any:
+    # Without the canary, which is a forward pass as any other.
+    with weighed("saving"):
+        return write(store, *arguments, **named)
+
+
+Checkpointing.restore, Checkpointing.save = restored, saved  # type: ignore[method-assign]
+CheckpointStore.save = written  # type: ignore[method-assign]
 train(RunConfig.load(sys.argv[2], [f"train.stop_after={sys.argv[3]}"]))
 Path(sys.argv[1], f"{sys.argv[3]}-{os.environ['RANK']}.json").write_text(json.dumps(told))
