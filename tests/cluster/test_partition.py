@@ -21,7 +21,6 @@ MARGIN_S = 60
 """For two interpreters to end on a busy machine; what was measured is told."""
 
 FSDP2 = {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2"}
-IMPATIENT = str(Path(__file__).with_name("impatient.py"))
 SAVE_EVERY = 50
 
 
@@ -43,7 +42,7 @@ def start(two: TwoHosts, file: Path, environment: dict[str, str], *overrides: st
     for number, host in enumerate(two.hosts):
         place = ["--nnodes=2", "--nproc_per_node=1", f"--node_rank={number}"]
         meet = [f"--master_addr={ADDRESSES[0]}", "--master_port=29500"]
-        program = [IMPATIENT, str(PATIENCE_S), "train", str(file), *overrides]
+        program = ["-m", "mypt_dist", "train", str(file), f"watch.step_s={PATIENCE_S}", *overrides]
         log = file.with_suffix(f".{number}.log")
         launchers.append(
             host.start("-m", "torch.distributed.run", *place, *meet, *program, log=log, environment=environment)
@@ -79,6 +78,8 @@ def test_both_sides_stop_and_the_run_goes_on_when_the_network_is_back(
 ) -> None:
     environment = FSDP2 if engine == "FSDP2" else {}
     train = {"save_every": SAVE_EVERY, "eval_every": 10_000}
+    # How much is done again must not depend on how long a background save takes.
+    run_mapping["checkpoints"] = {"keep_last": 9, "background": False}
     file = write_run(run_mapping, tmp_path, "parted", steps=100_000, **train)
     run = file.with_suffix("")
     launchers = start(two, file, environment)
@@ -92,7 +93,8 @@ def test_both_sides_stop_and_the_run_goes_on_when_the_network_is_back(
     before = saves(run)
     times = ended(launchers, PATIENCE_S + MARGIN_S)
     said = "".join(file.with_suffix(f".{number}.log").read_text() for number in range(2))
-    assert "mypt: another rank died or stopped answering" in said
+    # Whoever is first: the collective that gives up, or the watchdog of a rank that waits in its backward pass.
+    assert "mypt: another rank died or stopped answering" in said or "hangs" in said
     after = saves(run)
     # A save whose receipts had all come in when the network went is rank 0's to finish.
     assert len(after - before) <= 1
