@@ -3,12 +3,10 @@
 import hashlib
 import logging
 import platform
-from collections.abc import Iterator
-from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 
 import torch
-from torch import nn
 
 from mypt_dist.checkpoint import Canary, Manifest, canary_problem
 from mypt_dist.data.batch import Batch
@@ -16,6 +14,7 @@ from mypt_dist.engine import Engine, Trainable
 from mypt_dist.engine.host import peers_may_be_lost
 from mypt_dist.errors import CheckpointError
 from mypt_dist.run.provenance import code_version
+from mypt_dist.training.evaluate import evaluating
 from mypt_dist.world import JSON
 
 log = logging.getLogger(__name__)
@@ -68,19 +67,10 @@ def engine_entry(engine: Engine) -> dict[str, JSON]:
     }
 
 
+@cache
 def _processor() -> str:
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
         return platform.processor()
     return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
-
-
-@contextmanager
-def evaluating(module: nn.Module) -> Iterator[nn.Module]:
-    """Without dropout inside, in training mode afterwards."""
-    module.eval()
-    try:
-        yield module
-    finally:
-        module.train()

@@ -1,7 +1,8 @@
 """Loss on fixed validation windows: every rank takes its share, the sums are joined once."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import nn
@@ -22,23 +23,30 @@ def evaluate(
 
     Nothing if ``stopping`` says on any rank that the run is about to end: a deadline does not wait for a measurement.
     """
-    model.eval()
     total = torch.zeros((), dtype=torch.float64)
     batches = together(engine, windows.batches, "evaluation")
     # Where weights are sharded, forward passes are collectives.
-    with torch.no_grad(), peers_may_be_lost():
+    with evaluating(model), torch.no_grad(), peers_may_be_lost():
         for number, batch in enumerate(batches):
             # Every rank has as many batches, so all of them ask together.
             if number % ASK_EVERY == 0 and engine.sum(stopping())[0]:
-                model.train()
                 return {}
             there = batch.to(engine.device)
             total += model(there.input_ids, labels=there.labels, segment_ids=there.segment_ids).double().cpu()
-    model.train()
     loss, targets, num_bytes = engine.sum(
         float(total), sum(batch.num_targets for batch in batches), windows.num_bytes(batches)
     )
     return language_metrics("val", loss, targets, num_bytes)
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[nn.Module]:
+    """Without dropout inside, in training mode afterwards."""
+    model.eval()
+    try:
+        yield model
+    finally:
+        model.train()
 
 
 def language_metrics(prefix: str, nats: float, targets: float, num_bytes: float) -> dict[str, float]:

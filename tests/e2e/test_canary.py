@@ -34,7 +34,7 @@ def test_the_loss_of_a_checkpoint_is_that_of_the_loaded_model(saved: RunConfig, 
 
 @pytest.mark.parametrize(("factor", "refused"), [(1.0 + 1e-5, False), (1.1, True)])
 def test_other_mathematics_are_noticed(
-    saved: RunConfig, monkeypatch: pytest.MonkeyPatch, caplog: Any, factor: float, refused: bool
+    saved: RunConfig, monkeypatch: pytest.MonkeyPatch, capsys: Any, factor: float, refused: bool
 ) -> None:
     forward = GPT.forward
     monkeypatch.setattr(
@@ -42,6 +42,7 @@ def test_other_mathematics_are_noticed(
     )
     if not refused:
         assert train(saved).state.step == 6
+        assert "resuming at step 3 is not exact" in capsys.readouterr().err
         return
     with pytest.raises(CheckpointError, match="step 3 holds what was written, but the loss of the saved batch is"):
         train(saved)
