@@ -4,9 +4,12 @@ A host is a process that keeps network and host-name namespaces alive. Needs roo
 """
 
 import os
+import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -15,14 +18,16 @@ import pytest
 
 NEEDS_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 ADDRESSES = ("10.99.0.1", "10.99.0.2")
+SWITCH_ADDRESS = "10.99.0.254"
 
 
 class Host:
-    """Namespaces, and a way in."""
+    """Namespaces, and a way in. ``names``: its /etc/hosts."""
 
-    def __init__(self, name: str) -> None:
-        script = f"hostname {name} && ip link set lo up && echo up && exec sleep infinity"
-        command = ["unshare", "--net", "--uts", "sh", "-c", script]
+    def __init__(self, name: str, names: Path) -> None:
+        self.name = name
+        script = f"hostname {name} && mount --bind {names} /etc/hosts && ip link set lo up && echo up && exec sleep inf"
+        command = ["unshare", "--net", "--uts", "--mount", "sh", "-c", script]
         self._holder = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         assert self._holder.stdout is not None
         assert self._holder.stdout.readline() == "up\n", "needs root, iproute2 and util-linux"
@@ -30,7 +35,7 @@ class Host:
 
     def inside(self, *command: str) -> list[str]:
         """The command line that runs ``command`` on this host."""
-        return ["nsenter", "--target", str(self.pid), "--net", "--uts", *command]
+        return ["nsenter", "--target", str(self.pid), "--net", "--uts", "--mount", f"--wd={Path.cwd()}", *command]
 
     def ip(self, *arguments: str) -> None:
         """Configure this host's network."""
@@ -47,36 +52,51 @@ class Host:
             )
 
     def close(self) -> None:
-        """Let go of the namespaces, and with them of their interfaces."""
-        self._holder.kill()
+        """Kill whoever is left here, and let go of the namespaces, and with them of their interfaces."""
+        ours = Path(f"/proc/{self.pid}/ns/net").readlink()
+        for entry in Path("/proc").glob("[0-9]*/ns/net"):
+            with suppress(OSError):
+                if entry.readlink() == ours:
+                    os.kill(int(entry.parts[2]), signal.SIGKILL)
         self._holder.communicate()
 
 
 class TwoHosts:
-    """``hosts[0]`` and ``hosts[1]`` on one switch."""
+    """``hosts[0]`` and ``hosts[1]`` on one switch. All know each other by name."""
 
     def __init__(self) -> None:
-        self._switch = Host("switch")
-        self.hosts = [Host(f"host-{number}") for number in range(2)]
-        self._switch.ip("link", "add", "bridge", "type", "bridge")
-        self._switch.ip("link", "set", "bridge", "up")
+        names = ["host-0", "host-1"]
+        with tempfile.NamedTemporaryFile("w", suffix=".hosts") as file:
+            known = zip([*ADDRESSES, SWITCH_ADDRESS], [*names, "switch"], strict=True)
+            file.write("127.0.0.1 localhost\n" + "".join(f"{address} {name}\n" for address, name in known))
+            file.flush()
+            self.switch = Host("switch", Path(file.name))
+            self.hosts = [Host(name, Path(file.name)) for name in names]
+        self.switch.ip("link", "add", "bridge", "type", "bridge")
+        self.switch.ip("addr", "add", f"{SWITCH_ADDRESS}/24", "dev", "bridge")
+        self.switch.ip("link", "set", "bridge", "up")
         for number, host in enumerate(self.hosts):
             port = f"port{number}"
-            self._switch.ip("link", "add", port, "type", "veth", "peer", "name", "eth0", "netns", str(host.pid))
-            self._switch.ip("link", "set", port, "master", "bridge", "up")
+            self.switch.ip("link", "add", port, "type", "veth", "peer", "name", "eth0", "netns", str(host.pid))
+            self.switch.ip("link", "set", port, "master", "bridge", "up")
             host.ip("addr", "add", f"{ADDRESSES[number]}/24", "dev", "eth0")
             host.ip("link", "set", "eth0", "up")
 
     def cut(self, how: str) -> None:
         """Part the hosts: the ``cable`` of the second is pulled, or the ``switch`` forgets it and its link stays up."""
         if how == "cable":
-            self._switch.ip("link", "set", "port1", "down")
+            self.switch.ip("link", "set", "port1", "down")
         else:
-            self._switch.ip("link", "set", "port1", "nomaster")
+            self.switch.ip("link", "set", "port1", "nomaster")
 
     def mend(self) -> None:
         """Undo any cut."""
-        self._switch.ip("link", "set", "port1", "master", "bridge", "up")
+        self.switch.ip("link", "set", "port1", "master", "bridge", "up")
+
+    def close(self) -> None:
+        """Nothing is left of them."""
+        for host in (*self.hosts, self.switch):
+            host.close()
 
     def __enter__(self) -> Self:
         return self
@@ -84,5 +104,4 @@ class TwoHosts:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for host in (*self.hosts, self._switch):
-            host.close()
+        self.close()
