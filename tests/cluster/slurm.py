@@ -8,10 +8,11 @@ import os
 import subprocess
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from hosts import ADDRESSES, SWITCH_ADDRESS, Host, TwoHosts
-from lives import eventually
+from lives import PATIENCE, eventually
 
 KILL_WAIT_S = 60
 """How long a job that is requeued or cancelled may take to save: the cluster's, not the job's."""
@@ -39,7 +40,7 @@ MpiDefault=none
 GresTypes=gpu
 KillWait={kill_wait}
 OverTimeLimit=0
-SchedulerParameters=sched_min_interval=100000,batch_sched_delay=1
+SchedulerParameters=sched_interval=1,bf_interval=1,sched_min_interval=0
 {nodes}
 PartitionName=p Nodes=ALL Default=YES MaxTime=INFINITE State=UP
 """
@@ -88,24 +89,18 @@ class Slurm:
         )
         return done.stdout.strip()
 
-    def submit(self, *arguments: str, environment: Mapping[str, str]) -> str:
-        """The number of the job that ``sbatch`` makes of ``arguments``."""
-        number = self.ask("sbatch", "--parsable", *arguments, environment=environment)
+    def submit(self, *arguments: str, log: Path, environment: Mapping[str, str]) -> "Job":
+        """The job that ``sbatch`` makes of ``arguments``."""
+        number = self.ask("sbatch", "--parsable", f"--output={log}", *arguments, environment=environment)
         assert number.isdigit(), number
-        return number
-
-    def job(self, number: str) -> dict[str, str]:
-        """What ``scontrol`` knows of a job."""
-        words = self.ask("scontrol", "show", "job", number).split()
-        return dict(word.split("=", 1) for word in words if "=" in word)
+        return Job(self, number, log)
 
     def close(self) -> None:
         """End all jobs, then the daemons. Whoever is left on the hosts is killed with them."""
         self.ask("scancel", "--full", "--user=root")
         for daemon in reversed(self._daemons):
-            daemon.terminate()
-        for daemon in self._daemons:
-            daemon.wait(60)
+            daemon.kill()
+            daemon.wait()
 
     def _configure(self) -> None:
         nodes = [
@@ -131,3 +126,38 @@ class Slurm:
         options = [f"--{option}={munge / name}" for option, name in files.items()]
         self._start(self.two.switch, "munged", "--foreground", "--force", *options)
         eventually("munged listens", (munge / "socket").exists, 30)
+
+
+@dataclass(frozen=True)
+class Job:
+    """A batch job, and what its tasks and its script said."""
+
+    slurm: Slurm
+    number: str
+    log: Path
+
+    def told(self) -> dict[str, str]:
+        """What ``scontrol`` knows of it."""
+        words = self.slurm.ask("scontrol", "show", "job", self.number).split()
+        return dict(word.split("=", 1) for word in words if "=" in word)
+
+    def update(self, setting: str) -> None:
+        """As an operator does."""
+        self.slurm.ask("scontrol", "update", f"JobId={self.number}", setting)
+
+    def wait_for(self, state: str, restarts: int = 0, seconds: float = PATIENCE) -> dict[str, str]:
+        """What is told of it in that state, after so many restarts."""
+        told: dict[str, str] = {}
+
+        def reached() -> bool:
+            told.update(self.told())
+            return (told.get("JobState"), told.get("Restarts")) == (state, str(restarts))
+
+        try:
+            eventually(f"job {state} after {restarts} restarts", reached, seconds)
+        except AssertionError as error:
+            raise AssertionError(f"{error}\n{told}\n{self.said()}") from None
+        return told
+
+    def said(self) -> str:
+        return self.log.read_text() if self.log.exists() else ""
