@@ -106,7 +106,7 @@ def test_one_process_is_pinned_to_the_gpu_that_the_file_names(tmp_path: Path) ->
 
 
 def prepared(found: Command, monkeypatch: pytest.MonkeyPatch) -> tuple[Any, dict[str, str]]:
-    """What `accelerate launch`, called like this, makes of its arguments, and the environment that it starts ranks in."""
+    """What `accelerate launch`, called like this, makes of its arguments, and the environment of the ranks."""
     from accelerate.commands.launch import _validate_launch_command, launch_command_parser
     from accelerate.utils.launch import prepare_deepspeed_cmd_env, prepare_multi_gpu_env
 
