@@ -41,10 +41,10 @@ class Allotment:
 
     def lines(self) -> Iterator[str]:
         """All that was told, with its sources."""
-        for name in ("nodes", "node_rank", "ranks_per_node", "gpus_per_node", "address", "port"):
-            told = getattr(self, name)
+        for name in ("nodes", "node rank", "ranks per node", "GPUs per node", "address", "port"):
+            told = getattr(self, name.lower().replace(" ", "_"))
             if told is not None:
-                yield f"{name.replace('_', ' ')} {told}"
+                yield f"{name} {told}"
 
 
 def number(environ: Mapping[str, str], *variables: str) -> Told[int] | None:

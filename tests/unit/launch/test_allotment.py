@@ -1,6 +1,8 @@
 """What schedulers tell a launcher, and the launch that follows from it."""
 
+import json
 import subprocess
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,31 +13,11 @@ from mypt_dist.launch.allotment.slurm import first_node, node_names
 from mypt_dist.launch.files import read_launch_file
 from mypt_dist.launch.plan import Launch, Place, plan
 
-SLURM = {
-    "SLURM_JOB_ID": "123456",
-    "SLURM_NNODES": "2",
-    "SLURM_NODEID": "1",
-    "SLURM_JOB_NODELIST": "gpu[07-08]",
-    "SLURM_GPUS_ON_NODE": "8",
-    "SLURM_NTASKS": "2",
-    "SLURM_STEP_ID": "0",
-}
-KUBEFLOW = {
-    "PET_NNODES": "2",
-    "PET_NODE_RANK": "1",
-    "PET_NPROC_PER_NODE": "8",
-    "PET_MASTER_ADDR": "train-node-0-0.train",
-    "PET_MASTER_PORT": "29500",
-    # Kubeflow's nodes are jobs with an index.
-    "JOB_COMPLETION_INDEX": "1",
-}
-INDEXED = {"JOB_COMPLETION_INDEX": "1"}
-SKYPILOT = {
-    "SKYPILOT_NODE_IPS": "10.0.0.1\n10.0.0.2",
-    "SKYPILOT_NODE_RANK": "1",
-    "SKYPILOT_NUM_NODES": "2",
-    "SKYPILOT_NUM_GPUS_PER_NODE": "8",
-}
+SCHEDULERS = json.loads((Path(__file__).parents[2] / "golden/schedulers.json").read_text())
+"""What each of them tells the second of two nodes. The golden commands are made from the same."""
+SLURM, KUBEFLOW, INDEXED, SKYPILOT = (
+    SCHEDULERS[name]["environment"] for name in ("slurm", "kubeflow", "indexed job", "skypilot")
+)
 
 
 def first(nodes: str) -> str:
@@ -75,7 +57,7 @@ def test_every_value_names_its_source() -> None:
     assert list(read_allotment(SLURM, first).lines()) == [
         "nodes 2 (SLURM_NNODES)",
         "node rank 1 (SLURM_NODEID)",
-        "gpus per node 8 (SLURM_GPUS_ON_NODE)",
+        "GPUs per node 8 (SLURM_GPUS_ON_NODE)",
         "address gpu07 (SLURM_JOB_NODELIST)",
         "port 23456 (SLURM_JOB_ID)",
     ]
