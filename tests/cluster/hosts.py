@@ -20,6 +20,19 @@ NEEDS_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 ADDRESSES = ("10.99.0.1", "10.99.0.2")
 SWITCH_ADDRESS = "10.99.0.254"
 
+LAUNCH_FILES = Path(__file__).parents[2] / "launch/accelerate"
+
+ON_ONE_HOST: Mapping[str, Mapping[str, str]] = {
+    "ddp": {},
+    "fsdp2": {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2"},
+}
+"""The variables by which the same engine is chosen without a launch file."""
+
+
+def logs(run_file: Path) -> str:
+    """What `TwoHosts.accelerate` said on both hosts."""
+    return "".join(run_file.with_suffix(f".{number}.log").read_text() for number in range(2))
+
 
 class Host:
     """Namespaces, and a way in. ``names``: its /etc/hosts."""
@@ -45,10 +58,12 @@ class Host:
         self, *arguments: str, log: Path, environment: Mapping[str, str] | None = None
     ) -> "subprocess.Popen[bytes]":
         """Start a Python program here."""
-        own = {"GLOO_SOCKET_IFNAME": "eth0", "TP_SOCKET_IFNAME": "eth0", **(environment or {})}
         with log.open("ab") as output:
             return subprocess.Popen(
-                self.inside(sys.executable, *arguments), stdout=output, stderr=output, env=os.environ | own
+                self.inside(sys.executable, *arguments),
+                stdout=output,
+                stderr=output,
+                env={**os.environ, **(environment or {})},
             )
 
     def close(self) -> None:
@@ -81,6 +96,30 @@ class TwoHosts:
             self.switch.ip("link", "set", port, "master", "bridge", "up")
             host.ip("addr", "add", f"{ADDRESSES[number]}/24", "dev", "eth0")
             host.ip("link", "set", "eth0", "up")
+
+    def accelerate(
+        self, run_file: Path, engine: str, rendezvous: str, *overrides: str
+    ) -> list["subprocess.Popen[bytes]"]:
+        """`accelerate launch`, given by hand on each host: one rank there. Logs lie beside the run file."""
+        launchers = []
+        for number, host in enumerate(self.hosts):
+            options = {
+                "config_file": LAUNCH_FILES / f"{engine}.yaml",
+                "num_processes": 2,
+                "num_machines": 2,
+                "machine_rank": number,
+                "main_process_ip": ADDRESSES[0],
+                "main_process_port": 29500,
+                "rdzv_backend": rendezvous,
+            }
+            command = [text for name, value in options.items() for text in (f"--{name}", str(value))]
+            program = ["-m", "mypt_dist", "train", str(run_file), *overrides]
+            log = run_file.with_suffix(f".{number}.log")
+            environment = {"ACCELERATE_USE_CPU": "true"}
+            launchers.append(
+                host.start("-m", "accelerate.commands.launch", *command, *program, log=log, environment=environment)
+            )
+        return launchers
 
     def cut(self, how: str) -> None:
         """Part the hosts: the ``cable`` of the second is pulled, or the ``switch`` forgets it and its link stays up."""
