@@ -30,7 +30,8 @@ def read_allotment(environ: Mapping[str, str], first: FirstName = first_node) ->
         return Allotment("indexed job", node_rank=number(environ, "JOB_COMPLETION_INDEX"))
     if "SLURM_JOB_ID" in environ:
         return slurm(environ, first)
-    return Allotment()
+    # A pod that is alone is told nothing, but is killed after its grace period like any other.
+    return Allotment("kubernetes" if "KUBERNETES_SERVICE_HOST" in environ else "plain")
 
 
 def _kubeflow(environ: Mapping[str, str]) -> Allotment:
