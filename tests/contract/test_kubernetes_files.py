@@ -14,6 +14,7 @@ from launch_files import LAUNCH, check, documents, launched
 
 from mypt_dist import __version__
 from mypt_dist.errors import HUNG
+from mypt_dist.launch.command import GRACE_S, LAST_WORDS_S
 from mypt_dist.launch.supervision.verdict import LOST, MEANING
 
 FILES = sorted((LAUNCH / "kubernetes").glob("*.yaml"))
@@ -143,7 +144,9 @@ def test_what_a_pod_starts_is_a_good_command(name: str, tmp_path: Path) -> None:
     arguments, environment = PLACES[name]
     filled_in = [re.sub(r"\$\((\w+)\)", lambda found: environment[found[1]], text) for text in arguments]
     filled_in[filled_in.index("/config/first.json")] = str(run_file)
-    command = launched(filled_in, environment, tmp_path)["command"]
+    found = launched(filled_in, environment | {"KUBERNETES_SERVICE_HOST": "10.0.0.1"}, tmp_path)
+    assert found["environment"]["TORCH_ELASTIC_SHUTDOWN_TIMEOUT"] == str(GRACE_S - LAST_WORDS_S)
+    command = found["command"]
     gpus = CONTAINERS["job"]["resources"]["limits"]["nvidia.com/gpu"]
     nodes = 1 if name == "job" else JOBS["jobset"]["completions"]
     options = dict(zip(command[3:-4:2], command[4:-4:2], strict=True))

@@ -19,8 +19,8 @@ def read_allotment(environ: Mapping[str, str], first: FirstName = first_node) ->
     if all(name in environ for name in RANK_ALREADY) and not (kubeflow and "LOCAL_RANK" not in environ):
         raise ConfigError(
             f"this process is rank {environ['RANK']} of {environ['WORLD_SIZE']} already ({', '.join(RANK_ALREADY)}): "
-            "under torchrun, accelerate launch or mpirun give mypt train RUNFILE instead of mypt launch; or --plain to "
-            "start more ranks nevertheless"
+            "under torchrun or accelerate launch give mypt train RUNFILE instead of mypt launch; or --plain to start "
+            "ranks of its own nevertheless"
         )
     if "SKYPILOT_NODE_RANK" in environ:
         return _skypilot(environ)
@@ -30,7 +30,8 @@ def read_allotment(environ: Mapping[str, str], first: FirstName = first_node) ->
         return Allotment("indexed job", node_rank=number(environ, "JOB_COMPLETION_INDEX"))
     if "SLURM_JOB_ID" in environ:
         return slurm(environ, first)
-    return Allotment()
+    # A pod that is alone is told nothing, but is killed after its grace period like any other.
+    return Allotment("kubernetes" if "KUBERNETES_SERVICE_HOST" in environ else "plain")
 
 
 def _kubeflow(environ: Mapping[str, str]) -> Allotment:

@@ -61,7 +61,7 @@ def first_node(nodes: str) -> str:
         done = subprocess.run(command, capture_output=True, text=True, timeout=ASKING_S, check=True)
         if names := done.stdout.split():
             return names[0]
-    return next(node_names(nodes))
+    return next(node_names(nodes), nodes)
 
 
 def node_names(nodes: str) -> Iterator[str]:

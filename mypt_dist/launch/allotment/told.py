@@ -8,7 +8,7 @@ from mypt_dist.errors import ConfigError
 
 T = TypeVar("T", int, str)
 
-Scheduler: TypeAlias = Literal["plain", "slurm", "kubeflow", "indexed job", "skypilot"]
+Scheduler: TypeAlias = Literal["plain", "slurm", "kubeflow", "indexed job", "kubernetes", "skypilot"]
 """Plain: none that can be recognised."""
 
 

@@ -53,6 +53,11 @@ def test_without_a_scheduler_nothing_is_told() -> None:
     assert (found.nodes, found.port, found.deadline) == (1, 0, False)
 
 
+def test_a_pod_that_is_alone_has_a_deadline() -> None:
+    found = launch({"KUBERNETES_SERVICE_HOST": "10.0.0.1"}, ranks=4)
+    assert (found.nodes, found.port, found.deadline) == (1, 0, True)
+
+
 def test_every_value_names_its_source() -> None:
     assert list(read_allotment(SLURM, first).lines()) == [
         "nodes 2 (SLURM_NNODES)",
