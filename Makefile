@@ -46,8 +46,8 @@ bench: install  ## measure against peers and limits; about half an hour
 test-soak: install  ## the fault tests with all their points; about an hour
 	MYPT_SOAK=1 $(RUN) pytest -n 2 --dist loadfile -s tests/faults tests/multiproc/test_background_saves.py
 
-test-cluster: install  ## what needs root: two hosts whose network is cut, disks that lose power
-	$(RUN) pytest -m cluster tests/cluster
+test-cluster: install  ## what needs root: a Slurm of two nodes, two hosts whose network is cut, disks that lose power
+	$(RUN) pytest -s -m cluster tests/cluster
 
 wheel: install  ## build the wheel
 	$(BIN)/pip wheel --quiet --no-deps -w dist .

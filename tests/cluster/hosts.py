@@ -30,7 +30,7 @@ ON_ONE_HOST: Mapping[str, Mapping[str, str]] = {
 
 
 def logs(run_file: Path) -> str:
-    """What `TwoHosts.accelerate` said on both hosts."""
+    """What the launchers of a run said on both hosts."""
     return "".join(run_file.with_suffix(f".{number}.log").read_text() for number in range(2))
 
 
@@ -119,6 +119,16 @@ class TwoHosts:
             launchers.append(
                 host.start("-m", "accelerate.commands.launch", *command, *program, log=log, environment=environment)
             )
+        return launchers
+
+    def supervised(self, run_file: Path, launch_file: Path, *overrides: str) -> list["subprocess.Popen[bytes]"]:
+        """`mypt launch --supervise`, once, on each host: one rank there. Logs as of `accelerate`."""
+        launchers = []
+        for number, host in enumerate(self.hosts):
+            program = ["-m", "mypt_dist", "launch", str(launch_file), str(run_file), *overrides]
+            place = ["--cpu", "--ranks=2", "--nodes=2", f"--node-rank={number}", f"--address={ADDRESSES[0]}"]
+            log = run_file.with_suffix(f".{number}.log")
+            launchers.append(host.start(*program, *place, "--supervise", "--max-restarts=0", log=log))
         return launchers
 
     def cut(self, how: str) -> None:

@@ -1,5 +1,6 @@
 """One attempt: a launcher, its ranks, the signals that are passed on to them, and nobody left behind."""
 
+import logging
 import os
 import signal
 import subprocess
@@ -16,6 +17,8 @@ from mypt_dist.launch.exit_notes import FOLDER, read_notes
 from mypt_dist.launch.supervision.verdict import Ending
 from mypt_dist.launch.tied import tied
 
+log = logging.getLogger(__name__)
+
 PASSED_ON = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)
 
 ANNOUNCING = (signal.SIGHUP, signal.SIGUSR1)
@@ -26,6 +29,13 @@ ONE_REQUEST_S = 1.0
 
 GONE_WITHIN_S = 30.0
 """A killed process that is still there then is stuck in a driver: waiting longer would not help."""
+
+LOOK_EVERY_S = 10.0
+"""Between looks for a launcher that is left alone: each is a walk over all processes of the machine."""
+
+LINGERS_S = 30.0
+"""A launcher ends within seconds of its ranks, unless it waits for a machine that is cut off: torchrun's c10d
+rendezvous does so until the kernel gives the connection up, after many minutes."""
 
 
 class Stop:
@@ -91,9 +101,30 @@ def attempt(command: Command, stop: Stop) -> Ending:
         # In a session of its own: Ctrl-C in a terminal is for us alone, and we pass it on.
         child = subprocess.Popen(tied(command.arguments), env=environment, start_new_session=True)
         stop.follow(child, folder)
-        code = child.wait()
+        code = child.wait() if command.is_rank else _wait_for_launcher(child, folder)
         end_marked(folder)
         return Ending(code, {0: code} if command.is_rank else read_notes(folder))
+
+
+def _wait_for_launcher(child: "subprocess.Popen[bytes]", folder: Path) -> int:
+    """Its exit code. One that lingers after its ranks have failed is killed."""
+    alone_since: float | None = None
+    while True:
+        with suppress(subprocess.TimeoutExpired):
+            return child.wait(LOOK_EVERY_S)
+        if not _left_alone(child.pid, folder):
+            alone_since = None
+            continue
+        alone_since = alone_since or time.monotonic()
+        if time.monotonic() - alone_since >= LINGERS_S:
+            log.warning("supervisor: the ranks have ended, but their launcher has not: killed")
+            child.kill()
+
+
+def _left_alone(launcher: int, folder: Path) -> bool:
+    """Whether ranks began, not all ended well, and none is left. After a good end launchers wait for one another."""
+    codes = read_notes(folder).values()
+    return any(code != 0 for code in codes) and marked(folder) == [launcher]
 
 
 def marked(folder: Path) -> list[int]:
