@@ -39,7 +39,7 @@ class Size:
 
 
 ON_CPU = Size(layers=6, heads=6, width=384, context=256, batch=16, vocab=320, turn=2)
-ON_GPU = Size(layers=12, heads=12, width=768, context=1024, batch=32, vocab=50304, turn=20)
+ON_GPU = Size(layers=12, heads=12, width=768, context=1024, batch=8, vocab=50304, turn=20)
 WARM_UP = 4
 TARGETS = {"ours fp32": 0.97, "ours bf16": 1.0, "ours compiled fp32": 1.0, "ours compiled bf16": 1.0}
 
