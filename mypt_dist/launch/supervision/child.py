@@ -14,18 +14,13 @@ from types import FrameType
 from mypt_dist.errors import ConfigError
 from mypt_dist.launch.command import Command
 from mypt_dist.launch.exit_notes import FOLDER, read_notes
+from mypt_dist.launch.stop_requests import ANNOUNCING, is_echo
 from mypt_dist.launch.supervision.verdict import Ending
 from mypt_dist.launch.tied import tied
 
 log = logging.getLogger(__name__)
 
 PASSED_ON = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)
-
-ANNOUNCING = (signal.SIGHUP, signal.SIGUSR1)
-"""Signals after which a stricter one is to be expected, and is no demand to drop everything."""
-
-ONE_REQUEST_S = 1.0
-"""Signals so close are one request: Slurm tells every process of a job, and so does whoever started it."""
 
 GONE_WITHIN_S = 30.0
 """A killed process that is still there then is stuck in a driver: waiting longer would not help."""
@@ -75,8 +70,10 @@ class Stop:
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
         now = time.monotonic()
+        if self.first and is_echo(self.first, number, now - self._since):
+            return
         if self.first and self.first not in ANNOUNCING:
-            if now - self._since >= ONE_REQUEST_S and self._child is not None and self._folder is not None:
+            if self._child is not None and self._folder is not None:
                 self.second = number
                 self._child.kill()
                 kill_marked(self._folder)
