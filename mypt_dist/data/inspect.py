@@ -84,7 +84,7 @@ def _sample(folder: Path, manifest: DatasetManifest, count: int) -> str:
 def _blocks(folder: Path, manifest: DatasetManifest, split: str) -> Iterator[NDArray[Any]]:
     for entry in manifest.split(split).shards:
         open_shard(folder, entry, manifest.dtype, manifest.tokenizer.fingerprint)
-        yield from read_tokens(folder / entry.file, manifest.dtype)
+        yield from read_tokens(folder, entry, manifest.dtype)
 
 
 class _LengthCounter:

@@ -54,7 +54,7 @@ class _Counting:
 def _cut(folder: Path, whole: SplitEntry, left: int, writers: _Counting) -> Splits:
     """The first ``left`` tokens to ``train``, the others to ``val``."""
     eot_id, dtype = writers.tokenizer.eot_id, dtype_for(writers.tokenizer.vocab_size)
-    for tokens in (part for entry in whole.shards for part in read_tokens(folder / entry.file, dtype)):
+    for tokens in (part for entry in whole.shards for part in read_tokens(folder, entry, dtype)):
         if left:
             writers.append("train", tokens[:left])
             if left <= len(tokens) and tokens[left - 1] != eot_id:

@@ -33,7 +33,7 @@ def test_it_can_be_written_as_json(tmp_path):
     make(tmp_path, ["one", "two"])
     found = json.loads(json.dumps(inspect_dataset(tmp_path / "out").to_json()))
     assert found["lengths"]["train"]["max"] == 3
-    assert found["manifest"]["format"] == 1
+    assert found["manifest"]["format"] == 2
     assert found["sample"] == "one<|endoftext|>two<|endoftext|>"
 
 
