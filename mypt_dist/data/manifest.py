@@ -210,12 +210,16 @@ class DatasetManifest(Sparse):
         shards = (*self.splits.train.shards, *self.splits.val.shards)
         return tuple(shards[0].companions or ()) if shards else ()
 
-    def files(self) -> Iterator[str]:
-        """Every file but the manifest, relative to the dataset's folder."""
-        for name in SPLITS:
+    def files(self, *splits: str) -> Iterator[ShardEntry | CompanionEntry]:
+        """Every file of some splits, or of all."""
+        for name in splits or SPLITS:
             for shard in self.split(name).shards:
-                yield shard.file
-                yield from (entry.file for entry in (shard.companions or {}).values())
+                yield shard
+                yield from (shard.companions or {}).values()
+
+    def bytes_of(self, *splits: str) -> int:
+        """Of all files of some splits."""
+        return sum(entry.bytes for entry in self.files(*splits))
 
     def _check(self, path: Path, raw: dict[str, Any]) -> None:
         content = {key: value for key, value in raw.items() if key != "sha256"}

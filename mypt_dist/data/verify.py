@@ -1,7 +1,7 @@
 """Is every byte of a dataset still as it was written?"""
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
@@ -11,13 +11,11 @@ from mypt_dist.data.blocks import BLOCK_BYTES, checksums
 from mypt_dist.data.companions import COMPANIONS, Companion, DocumentCounter
 from mypt_dist.data.entries import CompanionEntry
 from mypt_dist.data.manifest import FILE, SPLITS, DatasetManifest, ShardEntry
+from mypt_dist.data.progress import BytesDone, Progress
 from mypt_dist.data.scan import FileScan, TokenScan
 from mypt_dist.data.shards import TOKENIZER_DIGITS, check_header, little_endian
 from mypt_dist.data.versions import version_files
 from mypt_dist.errors import DataError
-
-Progress = Callable[[int, int], None]
-"""Called with (bytes done, bytes in all)."""
 
 
 def verify_dataset(folder: Path, progress: Progress | None = None) -> list[str]:
@@ -37,7 +35,7 @@ def verify_dataset(folder: Path, progress: Progress | None = None) -> list[str]:
     except DataError as error:
         return [str(error)]
     problems = [] if is_original else [f"{described} was edited: it says the same in another spelling"]
-    meter = _Meter(manifest, progress or (lambda _done, _total: None))
+    meter = BytesDone(manifest.bytes_of(*SPLITS), progress)
     for name in SPLITS:
         split = manifest.split(name)
         counter = DocumentCounter(manifest.eot_id)
@@ -53,19 +51,6 @@ def verify_dataset(folder: Path, progress: Progress | None = None) -> list[str]:
     return problems + ([] if manifest.in_place else _unlisted(folder, manifest))
 
 
-class _Meter:
-    def __init__(self, manifest: DatasetManifest, progress: Progress) -> None:
-        entries = [entry for name in SPLITS for entry in manifest.split(name).shards]
-        beside = [companion.bytes for entry in entries for companion in (entry.companions or {}).values()]
-        self._total = sum(entry.bytes for entry in entries) + sum(beside)
-        self._done = 0
-        self._progress = progress
-
-    def add(self, size: int) -> None:
-        self._done += size
-        self._progress(self._done, self._total)
-
-
 class _File:
     """A listed file, read from its first byte to its last."""
 
@@ -74,7 +59,7 @@ class _File:
     def __init__(self, folder: Path, entry: ShardEntry | CompanionEntry) -> None:
         self._path, self._entry = folder / entry.file, entry
 
-    def problems(self, meter: _Meter) -> list[str]:
+    def problems(self, meter: BytesDone) -> list[str]:
         try:
             with self._path.open("rb") as file:
                 return list(self._check(file, meter))
@@ -83,7 +68,7 @@ class _File:
         except OSError as error:
             return [f"{self._path} cannot be read: {error.strerror}"]
 
-    def _check(self, file: IO[bytes], meter: _Meter) -> Iterator[str]:
+    def _check(self, file: IO[bytes], meter: BytesDone) -> Iterator[str]:
         size = os.fstat(file.fileno()).st_size
         if size != self._entry.bytes:
             yield f"{self._path} has {size:,} bytes, {FILE} says {self._entry.bytes:,}"
@@ -91,7 +76,7 @@ class _File:
             return
         yield from self._content(file, meter)
 
-    def _content(self, file: IO[bytes], meter: _Meter) -> Iterator[str]:
+    def _content(self, file: IO[bytes], meter: BytesDone) -> Iterator[str]:
         while block := file.read(BLOCK_BYTES):
             self._take(block)
             meter.add(len(block))
@@ -125,7 +110,7 @@ class _Shard(_File):
         self._tokens = entry.tokens
         self.scan = TokenScan(little_endian(manifest.dtype), manifest.eot_id)
 
-    def _content(self, file: IO[bytes], meter: _Meter) -> Iterator[str]:
+    def _content(self, file: IO[bytes], meter: BytesDone) -> Iterator[str]:
         header = file.read(self._begin)
         self.scan.add(header)
         meter.add(len(header))
@@ -167,6 +152,6 @@ class _Companion(_File):
 
 
 def _unlisted(folder: Path, manifest: DatasetManifest) -> list[str]:
-    listed = {FILE, *manifest.files(), *version_files(folder)}
+    listed = {FILE, *(entry.file for entry in manifest.files()), *version_files(folder)}
     found = (path.relative_to(folder).as_posix() for path in sorted(folder.rglob("*")) if not path.is_dir())
     return [f"{folder / name} does not belong to the dataset" for name in found if name not in listed]

@@ -33,8 +33,8 @@ def write_version(into: Path, manifest: DatasetManifest) -> None:
     """Make ``into``, which will be a folder in ``versions/``, the version that ``manifest`` describes."""
     for name in ("train", "val"):
         (into / name).mkdir(parents=True)
-    for file in manifest.files():
-        (into / file).symlink_to(f"../../../{file}")
+    for entry in manifest.files():
+        (into / entry.file).symlink_to(f"../../../{entry.file}")
     (into / FILE).write_bytes(manifest.to_bytes())
 
 
@@ -43,7 +43,7 @@ def version_files(folder: Path) -> Iterator[str]:
     for path in sorted((folder / VERSIONS).glob(f"*/{FILE}")):
         name = path.parent.relative_to(folder).as_posix()
         try:
-            files = list(DatasetManifest.read(path.parent).files())
+            files = [entry.file for entry in DatasetManifest.read(path.parent).files()]
         except MyptError:
             continue
         yield from (f"{name}/{file}" for file in (FILE, *files))

@@ -2,7 +2,7 @@
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -19,14 +19,12 @@ from mypt_dist.data.prepare.tail import hold_out_tail
 from mypt_dist.data.prepare.threads import in_order
 from mypt_dist.data.prepare.work import CollectCharacters, Encode, Outcome, Reading, Task, perform, printable
 from mypt_dist.data.prepare.writer import split_writers
+from mypt_dist.data.progress import Progress
 from mypt_dist.errors import ConfigError
 from mypt_dist.tokenizers import Tokenizer, build_tokenizer
 from mypt_dist.tokenizers.chunks import SafeCut
 
 log = logging.getLogger(__name__)
-
-Progress = Callable[[int, int], None]
-"""Called with (bytes done, bytes in all)."""
 
 
 @dataclass(frozen=True, slots=True)
