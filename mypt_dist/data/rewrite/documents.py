@@ -21,7 +21,7 @@ class Documents:
 
     def __init__(self, eot_id: int) -> None:
         self._eot_id = eot_id
-        self._last = 0
+        self._last, self._is_begun = 0, False
 
     def spans(self, block: Block) -> Iterator[Span]:
         """The parts of ``block``, in order.
@@ -30,19 +30,24 @@ class Documents:
         stays with what it follows.
         """
         begin = 0
-        for end in self._ends(block).tolist():
+        for end in self.ends(block).tolist():
             yield begin, end, True
             begin = end
         if begin < len(block):
             yield begin, len(block), False
 
-    def _ends(self, block: Block) -> NDArray[np.int64]:
+    def ends(self, block: Block) -> NDArray[np.int64]:
+        """Offsets in ``block`` before which a document ends; the last one may go on."""
         segments = block.companions.get("segments")
         if segments is None:
             return np.flatnonzero(block.tokens == self._eot_id) + 1
         is_other = np.diff(segments.astype(np.int16), prepend=np.int16(self._last)) != 0
         self._last = int(segments[-1])
-        return np.flatnonzero(is_other & (segments != 0))
+        begins = np.flatnonzero(is_other & (segments != 0))
+        if len(begins) and not self._is_begun:
+            # Nothing ends where the first begins.
+            self._is_begun, begins = True, begins[1:]
+        return begins
 
 
 def document_hashes(blocks: Iterable[Block], eot_id: int) -> Iterator[int]:
