@@ -51,6 +51,11 @@ def _shard_blocks(folder: Path, entry: ShardEntry, manifest: DatasetManifest, do
         beside = {kind: _Column(stack, folder, item, COMPANIONS[kind]) for kind, item in companions.items()}
         done.add(tokens.skip(entry.begin))
         while len(ids := tokens.read(BLOCK_TOKENS)):
+            if int(ids.max(initial=0)) >= manifest.vocab_size:
+                raise DataError(
+                    f"{folder / entry.file} is damaged: it holds token {ids.max():,}, the vocabulary has "
+                    f"{manifest.vocab_size:,}; see: mypt data verify"
+                )
             block = Block(ids, {kind: column.read(BLOCK_TOKENS) for kind, column in beside.items()})
             done.add(ids.nbytes + sum(values.nbytes for values in block.companions.values()))
             yield block

@@ -22,15 +22,17 @@ class Draft:
 
     def __init__(self, staging: Path, writers: dict[str, CountingWriter]) -> None:
         self._staging, self._writers = staging, writers
+        self.tokens = 0
 
     def append(self, split: str, block: Block) -> None:
         """Raises `DataError` where the disk refuses."""
+        self.tokens += len(block)
         self._writers[split].append(block.tokens, block.companions)
 
     def publish(self, describe: Callable[[Splits], DatasetManifest]) -> DatasetManifest:
         """Make it a dataset; ``describe`` makes its manifest. Raises `DataError` where the disk refuses."""
         splits = Splits(train=self._writers["train"].close(), val=self._writers["val"].close())
-        if not splits.train.tokens + splits.val.tokens:
+        if not self.tokens:
             raise ConfigError(f"nothing to write to {self._staging.parent}: there is not a single token")
         manifest = describe(splits)
         publish(self._staging, manifest)

@@ -1,7 +1,7 @@
 """One dataset as several: with more held out, or in parts."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -62,8 +62,8 @@ def cut_in_parts(
 ) -> list[DatasetManifest]:
     """Write the dataset in ``folder`` as ``out``/part-000, part-001, … of about as many tokens each.
 
-    Documents stay whole and in order: the parts, merged, are the dataset again. Raises `ConfigError` for more parts
-    than there are documents, `DataError` for damage.
+    Documents stay whole and in order: the parts, merged, are the dataset again. Raises `ConfigError` where there are
+    too few documents, `DataError` for damage.
     """
     if not 2 <= parts <= MAX_PARTS:
         raise ConfigError(f"--parts must be 2 to {MAX_PARTS}, got {parts}")
@@ -71,17 +71,30 @@ def cut_in_parts(
     apart(out, folder)
     done = BytesDone(manifest.bytes_of(*SPLITS), progress)
     tokenizer = manifest.load_tokenizer()
-    with ExitStack() as stack:
+    with _removed_if_empty(out), ExitStack() as stack:
         places = [out / f"part-{number:03d}" for number in range(parts)]
         drafts = [
             stack.enter_context(draft(place, tokenizer, manifest.companions, overwrite=overwrite)) for place in places
         ]
         for split in SPLITS:
             _deal_out(split, dataset_blocks(folder, manifest, split, done), drafts, manifest)
+        # All, before the first is published.
+        if not all(new.tokens for new in drafts):
+            raise ConfigError(f"{folder} has too few documents to be cut in {parts} parts")
         return [
             new.publish(partial(_described, folder, manifest, {"part": number, "parts": parts}))
             for number, new in enumerate(drafts)
         ]
+
+
+@contextmanager
+def _removed_if_empty(folder: Path) -> Iterator[None]:
+    is_new = not folder.exists()
+    try:
+        yield
+    finally:
+        if is_new and folder.is_dir() and not any(folder.iterdir()):
+            folder.rmdir()
 
 
 def _deal_out(split: str, blocks: Iterator[Block], drafts: Sequence[Draft], manifest: DatasetManifest) -> None:
