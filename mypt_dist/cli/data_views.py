@@ -99,8 +99,8 @@ def lineage(dataset: Dataset, as_json: JsonOption = False) -> None:
         return
     from rich.console import Console
 
-    # As wide as it needs, so that it can be piped; paths are text and not markup.
-    Console(soft_wrap=True, markup=False, highlight=False).print(_drawn(node))
+    # Never cut to the terminal, so that it can be piped; paths are text and not markup.
+    Console(width=10_000, markup=False, highlight=False).print(_drawn(node))
 
 
 def _bytes_each(split: "SplitStats") -> list[str]:

@@ -68,8 +68,7 @@ def test_a_dataset_without_documents_has_no_lengths(memory):
     assert [(token.id, token.count) for token in found.frequent] == [(5, 2)]
 
 
-def test_equal_datasets_do_not_differ(data, memory):
-    merge([data, data], memory / "a")
+def test_equal_datasets_do_not_differ(data):
     found = diff_datasets(data, data)
     assert found.is_equal
     assert not found.facts
