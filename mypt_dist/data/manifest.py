@@ -207,8 +207,8 @@ class DatasetManifest(Sparse):
     @property
     def companions(self) -> tuple[Companion, ...]:
         """What stands beside the tokens of every shard."""
-        shards = (*self.splits.train.shards, *self.splits.val.shards)
-        return tuple(shards[0].companions or ()) if shards else ()
+        first = (*self.splits.train.shards[:1], *self.splits.val.shards[:1])[:1]
+        return tuple(kind for shard in first for kind in shard.companions or ())
 
     def files(self, *splits: str) -> Iterator[ShardEntry | CompanionEntry]:
         """Every file of some splits, or of all."""

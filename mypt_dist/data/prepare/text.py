@@ -41,19 +41,20 @@ def prepare(
     out: Path,
     settings: PrepareSettings | None = None,
     progress: Progress | None = None,
-    tokenizer: Tokenizer | None = None,
+    adds_to: Tokenizer | None = None,
 ) -> PrepareReport:
     """Turn text files into a dataset: token shards of two splits in ``out`` and ``dataset.json``.
 
     ``inputs``: files, folders and globs of .txt .md .py .jsonl, each also .gz or .zst; or ``stdlib``, this Python's
-    own source code. ``tokenizer``: one that exists already, in place of a new one. The same inputs and settings give
-    the same bytes, whatever the number of threads. Memory does not grow with the input, but for ``settings.dedup``.
+    own source code. ``adds_to``: the tokenizer of a dataset that the result will be a part of. The same inputs and
+    settings give the same bytes, whatever the number of threads. Memory does not grow with the input, but for
+    ``settings.dedup``.
 
     Raises `ConfigError` for inputs that do not exist or hold no text and for a folder that cannot be used,
     `DataError` where a file changes while it is read or the disk refuses, `LockError` where another process prepares
     the same folder. After an error, ``out`` holds no new dataset and what it held before.
     """
-    job = _Job(inputs, settings or PrepareSettings(), progress or (lambda _done, _total: None), tokenizer)
+    job = _Job(inputs, settings or PrepareSettings(), progress or (lambda _done, _total: None), adds_to)
     with staged(out, overwrite=job.settings.overwrite) as staging:
         report = job.run(staging)
         publish(staging, report.manifest)
@@ -67,17 +68,17 @@ class _Job:
         inputs: Sequence[str | Path],
         settings: PrepareSettings,
         progress: Progress,
-        tokenizer: Tokenizer | None = None,
+        adds_to: Tokenizer | None = None,
     ) -> None:
         self.settings = settings
-        self._inputs, self._progress, self._given = inputs, progress, tokenizer
+        self._inputs, self._progress, self._adds_to = inputs, progress, adds_to
         self._files: Counter[int] = Counter()
         self._done = self._total = 0
         for file in find_files(inputs):
             self._files[file.argument] += 1
             self._total += file.size
         # The characters of a corpus are known only after a pass of their own.
-        self._total *= 2 if settings.tokenizer == "char" and tokenizer is None else 1
+        self._total *= 2 if settings.tokenizer == "char" and adds_to is None else 1
 
     def run(self, staging: Path) -> PrepareReport:
         """Everything but the publication."""
@@ -103,8 +104,8 @@ class _Job:
         return PrepareReport(manifest.with_origin(made("prepare")), assembly.problems.examples)
 
     def _tokenizer(self) -> Tokenizer:
-        if self._given is not None:
-            return self._given
+        if self._adds_to is not None:
+            return self._adds_to
         if self.settings.tokenizer != "char":
             return build_tokenizer(self.settings.tokenizer)
         characters: set[str] = set()
@@ -132,7 +133,8 @@ class _Job:
 
     def _held_out(self, splits: Splits, tokenizer: Tokenizer, staging: Path) -> tuple[Splits, str]:
         """The splits, made otherwise where the hash leaves one of them empty."""
-        if not self.settings.val_fraction or (splits.train.tokens and splits.val.tokens):
+        # What is added to a dataset need not have both: that has them already.
+        if not self.settings.val_fraction or self._adds_to is not None or (splits.train.tokens and splits.val.tokens):
             if splits.val.tokens > splits.train.tokens:
                 log.warning(
                     "validation got %s tokens and training %s: there are few documents, and a large one was held out",

@@ -21,6 +21,7 @@ from foreign_files import (
     write_json,
 )
 
+from mypt_dist.cli.data_import import NAMES
 from mypt_dist.data.foreign import FORMATS, adopt, convert
 from mypt_dist.data.foreign.convert import ForeignOptions
 from mypt_dist.data.foreign.tokenizer import mypt_tokenizer
@@ -258,6 +259,10 @@ def test_what_could_be_several_things_is_asked_for(memory):
     megatron(source / "corpus", [[1]], [0, 1])
     refused(source, memory, "could be more than one thing; say which:\n  --from nanogpt.*\n  --from megatron", "gpt2")
     convert(source, memory / "out", ForeignOptions(format="nanogpt", tokenizer="gpt2"))
+
+
+def test_help_names_every_format():
+    assert NAMES.split("|") == list(FORMATS)
 
 
 def test_what_is_nothing_is_told_all_formats(memory):

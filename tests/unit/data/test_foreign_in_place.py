@@ -73,6 +73,7 @@ def test_it_is_read_like_its_conversion_and_stays_as_it_is(source, memory):
         np.testing.assert_array_equal(gathered(source, reader), gathered(memory / "ours", reader))
     ours = DatasetManifest.read(memory / "ours")
     assert ours.fingerprint != manifest.fingerprint, "other bytes"
+    assert ours.sources == manifest.sources, "taken from the same"
     for split in ("train", "val"):
         mine, theirs = ours.split(split), manifest.split(split)
         assert (mine.tokens, mine.documents, mine.bytes) == (theirs.tokens, theirs.documents, theirs.bytes)

@@ -234,6 +234,15 @@ def test_versions_of_versions_are_kept_and_the_folder_can_be_moved(data, memory)
     assert verify_dataset(moved) == [f"{moved}/versions/stray.txt does not belong to the dataset"]
 
 
+def test_a_single_document_is_added_whole(data):
+    before = {split: documents_of(data, split) for split in ("train", "val")}
+    text = text_of(77, 300)
+    after = add(data, ["a.txt"], [text])
+    assert after.settings["split"] == "hash"
+    new = [found for split in before for found in documents_of(data, split)[len(before[split]) :]]
+    assert new == [text], "no part of it is held out for want of others"
+
+
 def test_the_alphabet_of_a_char_dataset_stays(memory):
     dataset(memory / "data", range(10), tokenizer="char")
     before = DatasetManifest.read(memory / "data")
