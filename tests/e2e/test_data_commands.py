@@ -68,7 +68,6 @@ def test_a_run_reads_data_in_place_and_its_checkpoint_names_where_it_came_from(
     lineage = manifest["data"]["sources"]["main"]["lineage"]
     assert lineage["made_by"] == "adopt"
     assert len(lineage["inputs"]) == 1
-    assert mypt("doctor", "--run", run_file, f"data.path={nanogpt}")[0] in (0, 2), "it looks at the data, too"
 
 
 def test_a_run_goes_on_with_the_version_it_began_with(
