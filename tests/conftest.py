@@ -73,6 +73,23 @@ def run_file(run_mapping: Mapping[str, Any], tmp_path: Path) -> Path:
     return path
 
 
+@pytest.fixture
+def mypt(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
+    """The command line in this process: ``mypt(argument, …)`` gives exit code, stdout and stderr."""
+
+    def run(*arguments: str | Path) -> tuple[int, str, str]:
+        from mypt_dist.cli import main
+
+        try:
+            code = main([str(argument) for argument in arguments])
+        except SystemExit as stop:
+            code = int(stop.code or 0)
+        out, err = capsys.readouterr()
+        return code, out, err
+
+    return run
+
+
 @pytest.fixture(scope="session")
 def launch() -> Launch:
     """``launch(ranks, "-m", "mypt_dist", …)`` under torchrun, as on a cluster."""

@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,30 +13,12 @@ import pytest
 import torch
 
 import mypt_dist
-from mypt_dist.cli import main
 from mypt_dist.tracking.journal import read_metrics
 
 pytestmark = pytest.mark.e2e
 
 
-class Mypt:
-    """The command line in this process: what it printed, how it ended."""
-
-    def __init__(self, capsys: pytest.CaptureFixture[str]) -> None:
-        self._capsys = capsys
-
-    def __call__(self, *arguments: str | Path) -> tuple[int, str, str]:
-        try:
-            code = main([str(a) for a in arguments])
-        except SystemExit as stop:
-            code = int(stop.code or 0)
-        out, err = self._capsys.readouterr()
-        return code, out, err
-
-
-@pytest.fixture
-def mypt(capsys: pytest.CaptureFixture[str]) -> Mypt:
-    return Mypt(capsys)
+Mypt = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture(scope="module")
