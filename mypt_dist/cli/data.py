@@ -19,7 +19,7 @@ def prepare(
         list[str],
         typer.Argument(
             metavar="INPUT...",
-            help="Files, folders or globs of .txt .md .py .jsonl, each also .gz or .zst; "
+            help="Files, folders or globs of .txt .md .py .jsonl, each also .gz .bz2 .xz .zst; "
             "or stdlib, this Python's own source code.",
         ),
     ],

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from mypt_dist.data.durable import sync_folder, write_new
 from mypt_dist.data.manifest import FILE, SPLITS, DatasetManifest
 from mypt_dist.data.prepare.writer import writing
 from mypt_dist.errors import ConfigError, LockError
@@ -53,16 +54,16 @@ def publish(staging: Path, manifest: DatasetManifest) -> None:
     """Make what was written in ``staging`` the dataset around it. Raises `DataError` where the disk refuses."""
     out = staging.parent
     with writing(out):
-        _write_durably(staging / FILE, manifest.to_bytes())
+        write_new(staging / FILE, manifest.to_bytes())
         (out / FILE).unlink(missing_ok=True)
-        _sync_folder(out)
+        sync_folder(out)
         for split in SPLITS:
-            _sync_folder(staging / split)
+            sync_folder(staging / split)
             shutil.rmtree(out / split, ignore_errors=True)
             (staging / split).rename(out / split)
-        _sync_folder(out)
+        sync_folder(out)
         (staging / FILE).rename(out / FILE)
-        _sync_folder(out)
+        sync_folder(out)
 
 
 def _check_free(out: Path, overwrite: bool) -> None:
@@ -99,18 +100,3 @@ def _remove_leftovers(staging: Path) -> None:
             shutil.rmtree(path, ignore_errors=True)
         else:
             path.unlink(missing_ok=True)
-
-
-def _write_durably(path: Path, data: bytes) -> None:
-    with path.open("xb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _sync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
