@@ -83,6 +83,8 @@ class _Job:
         self._deadline = time.monotonic() + self._pace.whole_s
         self._may_be_mixed = part.size > 0
         """Whether it came in pieces, between which it may have changed unseen."""
+        self._may_be_cut = False
+        """Whether the end of the connection was the only sign of its end."""
         self._restarted = False
 
     def run(self) -> Arrived:
@@ -124,6 +126,7 @@ class _Job:
         self._check_length(answer, body)
         if not body.begin:
             part.begin(body.validator, body.total)
+        self._may_be_cut = not answer.marks_its_end
         for block in answer.blocks():
             part.append(block)
             self._check_size(part.size)
@@ -139,7 +142,7 @@ class _Job:
             if missing > (free := shutil.disk_usage(self._wanted.target.parent).free):
                 raise OSError(errno.ENOSPC, f"{missing:,} bytes are still to come, there is room for {free:,}")
         elif not answer.marks_its_end and expected is None:
-            raise ForbiddenError("the server does not say where it ends, so it could be cut short: give its sha256")
+            raise TransientError("the server does not say where it ends, so it could be cut short: give its sha256")
 
     def _check_size(self, size: int) -> None:
         if size > self._how.max_bytes:
@@ -153,7 +156,7 @@ class _Job:
             return True
         if expected.sha256 in (None, arrived.sha256) and expected.bytes in (None, arrived.bytes):
             return True
-        if self._may_be_mixed and not self._restarted:
+        if (self._may_be_mixed or self._may_be_cut) and not self._restarted:
             self._restarted = True
             self._part.begin("", None)
             return False

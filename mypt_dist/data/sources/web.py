@@ -112,6 +112,9 @@ class Web:
                 target = self.rules.target(url)
                 with _broken_connections(transfer):
                     response = self._ask(target, {**_HEADERS, **headers}, transfer, open_now)
+                if transfer.broken:
+                    # The end of the connection looks like the end of the headers.
+                    raise TransientError(transfer.broken)
                 location = response.headers.get("Location")
                 if response.status not in _REDIRECTS or location is None:
                     yield Answer(response, transfer)

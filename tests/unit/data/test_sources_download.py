@@ -16,7 +16,8 @@ from mypt_dist.data.sources.pace import Pace
 from mypt_dist.errors import ConfigError, DataError
 
 PACE = Pace(connect_s=5, idle_s=10, slow_s=10, whole_s=60, attempts=3, progress_bytes=1, wait_s=0.01, max_wait_s=0.05)
-QUICK = Pace(connect_s=5, idle_s=0.4, slow_bytes=10_000, slow_s=0.4, whole_s=60, attempts=2, wait_s=0.01)
+HASTY = Pace(connect_s=20, slow_bytes=10_000, slow_s=0.4, attempts=2, wait_s=0.01)
+IMPATIENT = Pace(connect_s=20, idle_s=0.3, attempts=2, wait_s=0.01)
 SHA = hashlib.sha256(CONTENT).hexdigest()
 
 
@@ -112,6 +113,13 @@ def cut_without_an_end(request: Request, number: int) -> None:
     request.wfile.write(CONTENT[:HALF])
 
 
+def cut_within_headers(request: Request, number: int) -> None:
+    if number:
+        request.part(CONTENT, ETAG)
+    else:
+        request.wfile.write(b"HTTP/1.1 200 OK\r\nServer: hasty\r\nConte")
+
+
 def chunked(request: Request, number: int) -> None:
     request.head(200, Transfer_Encoding="chunked")
     request.wfile.write(b"%x\r\n%s\r\n0\r\n\r\n" % (len(CONTENT), CONTENT))
@@ -199,15 +207,17 @@ FAULTS: dict[str, Fault] = {
     "announces less, pinned": Fault(announces_less, "is not what it must be", pinned=SHA),
     "endless": Fault(endless, "more than 1,000,000 bytes"),
     "enormous": Fault(enormous, "more than 1,000,000 bytes", requests=1),
-    "without an end": Fault(without_an_end, "does not say where it ends", requests=1),
+    "without an end": Fault(without_an_end, "does not say where it ends", requests=3),
     "without an end, pinned": Fault(without_an_end, pinned=SHA, requests=1),
-    "cut without an end, pinned": Fault(cut_without_an_end, "is not what it must be", pinned=SHA),
+    "cut without an end, pinned": Fault(cut_without_an_end, "is not what it must be", pinned=SHA, requests=2),
+    "cut within the headers": Fault(cut_within_headers, requests=2),
+    "cut within the headers, pinned": Fault(cut_within_headers, pinned=SHA, requests=2),
     "chunked": Fault(chunked, requests=1),
     "chunked, cut": Fault(chunked_and_cut, "(3 attempts)"),
-    "trickle": Fault(trickle, "too slow", pace=QUICK, is_kept=True),
-    "trickling headers": Fault(trickling_headers, "too slow", pace=QUICK),
-    "standing still": Fault(standing_still, "nothing came for", pace=QUICK, is_kept=True),
-    "silent": Fault(silent, "nothing came for", pace=QUICK),
+    "trickle": Fault(trickle, "too slow", pace=HASTY, is_kept=True),
+    "trickling headers": Fault(trickling_headers, "too slow", pace=HASTY),
+    "standing still": Fault(standing_still, "nothing came for", pace=IMPATIENT, is_kept=True),
+    "silent": Fault(silent, "nothing came for", pace=IMPATIENT),
     "many headers": Fault(many_headers, "more than 100 headers"),
     "no HTTP": Fault(no_http, "SSH"),
     "redirect": Fault(redirect("/fine"), requests=1),
