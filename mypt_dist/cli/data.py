@@ -6,9 +6,11 @@ from typing import Annotated
 
 import typer
 
+from mypt_dist.cli import fetch
 from mypt_dist.cli.tables import JsonOption, print_json, print_table
 
-app = typer.Typer(help="Prepare, inspect and verify datasets.", no_args_is_help=True)
+app = typer.Typer(help="Fetch corpora; prepare, inspect and verify datasets.", no_args_is_help=True)
+app.command("fetch")(fetch.fetch)
 
 Dataset = Annotated[Path, typer.Argument(metavar="DIR", help="A folder made by mypt data prepare.")]
 

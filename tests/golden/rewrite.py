@@ -27,7 +27,7 @@ def resolved() -> dict[str, Any]:
 
 def files() -> dict[Path, str]:
     """Content by file."""
-    schemas = {ROOT / f"configs/schema/{what}.schema.json": json_schema(what) for what in ("run", "preset")}
+    schemas = {ROOT / f"configs/schema/{what}.schema.json": json_schema(what) for what in ("run", "preset", "sources")}
     return {
         GOLDEN: json.dumps(resolved(), indent=1) + "\n",
         **{path: json.dumps(schema, indent=1) + "\n" for path, schema in schemas.items()},

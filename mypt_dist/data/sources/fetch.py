@@ -71,13 +71,14 @@ def fetch(sources: Sources, out: Path, options: FetchOptions | None = None, show
     chosen = sources.chosen(options.only, options.weights)
     rules = AddressRules(frozenset(sources.file.plain_hosts), frozenset(options.allow_hosts))
     _check_urls(sources, chosen, rules)
+    job = _Fetch(sources, out, options, rules, chosen)
     try:
         out.mkdir(parents=True, exist_ok=True)
         lock = durable.only_process(out / LOCK, f"fetching into {out}")
     except OSError as error:
         raise ConfigError(f"{out} cannot be written: {error.strerror}; choose another folder") from None
     with lock:
-        return _Fetch(sources, out, options, rules, chosen).run(show)
+        return job.run(show)
 
 
 def fetched_texts(sources: Sources, out: Path, key: str) -> list[TextInput]:

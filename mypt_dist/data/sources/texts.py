@@ -42,13 +42,15 @@ def archives_of(source: Source, folder: SourceFolder, beside: Path) -> list[Arch
 def local_files(source: Source, beside: Path) -> list[Path]:
     """The files that ``paths`` stands for, sorted within each. Raises `ConfigError` for one that stands for none."""
     found: dict[Path, None] = {}
+    missing = []
     for pattern in source.paths:
         # Path.glob takes no absolute pattern.
         matches = [Path(match) for match in sorted(glob.glob(str(beside / pattern), recursive=True))]  # noqa: PTH207
         files = [path for path in matches if path.is_file()]
-        if not files:
-            raise ConfigError(f"there is no file {beside / pattern} (all files of a folder: FOLDER/**/*)")
         found |= dict.fromkeys(files)
+        missing += [] if files else [str(beside / pattern)]
+    if missing:
+        raise ConfigError(f"there is no file {', '.join(missing)} (all files of a folder: FOLDER/**/*)")
     return list(found)
 
 
