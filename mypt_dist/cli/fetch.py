@@ -131,7 +131,7 @@ def _list(found: "Sources", options: "FetchOptions", as_json: bool) -> None:
 
 
 def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:,.0f}"
+    return "-" if value is None else f"{value:,g}" if value < 1000 else f"{value:,.0f}"
 
 
 def _show(fetched: "Fetched", out: Path) -> None:

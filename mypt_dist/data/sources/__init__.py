@@ -1,8 +1,8 @@
 """Corpora from the web or from this machine: described by a sources file, downloaded, checked, unpacked."""
 
 from mypt_dist.data.sources.config import SourcesFile
-from mypt_dist.data.sources.fetch import FetchOptions, fetch, fetched_texts
 from mypt_dist.data.sources.fetched import Fetched
+from mypt_dist.data.sources.fetching import FetchOptions, fetch, fetched_texts
 from mypt_dist.data.sources.read import Sources, read_sources
 from mypt_dist.data.sources.texts import TextInput
 

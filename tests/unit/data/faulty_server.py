@@ -2,6 +2,7 @@
 
 import http.server
 import re
+import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -83,9 +84,11 @@ class FaultyServer:
 
 
 @contextmanager
-def serving() -> Iterator[FaultyServer]:
+def serving(tls: ssl.SSLContext | None = None) -> Iterator[FaultyServer]:
     """A server; what it does for a path is set in ``behaviours``."""
     httpd: Any = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Request)
+    if tls:
+        httpd.socket = tls.wrap_socket(httpd.socket, server_side=True)
     httpd.daemon_threads = True
     httpd.block_on_close = False
     httpd.handle_error = lambda *_: None

@@ -31,7 +31,8 @@ ShowProgress = Callable[[str], AbstractContextManager[Progress]]
 
 
 @contextmanager
-def _silent(_what: str) -> Iterator[Progress]:
+def silent(_what: str) -> Iterator[Progress]:
+    """Shows nothing."""
     yield lambda _done, _total: None
 
 
@@ -60,7 +61,7 @@ class FetchOptions:
     network: Network = field(default_factory=Network)
 
 
-def fetch(sources: Sources, out: Path, options: FetchOptions | None = None, show: ShowProgress = _silent) -> Fetched:
+def fetch(sources: Sources, out: Path, options: FetchOptions | None = None, show: ShowProgress = silent) -> Fetched:
     """Bring everything that ``sources`` names into the folder ``out``. What is there already is not fetched again.
 
     Raises `ConfigError` for what cannot be meant, before anything is asked or written; `DataError` with a line for
