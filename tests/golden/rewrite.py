@@ -7,7 +7,7 @@ from typing import Any
 from mypt_dist.config import load_mapping
 from mypt_dist.config.presets import names
 from mypt_dist.run.config import RunConfig
-from mypt_dist.run.reference import run_file_page
+from mypt_dist.run.reference import run_file_page, sources_file_page
 from mypt_dist.run.schema import json_schema
 
 ROOT = Path(__file__).parents[2]
@@ -32,6 +32,7 @@ def files() -> dict[Path, str]:
         GOLDEN: json.dumps(resolved(), indent=1) + "\n",
         **{path: json.dumps(schema, indent=1) + "\n" for path, schema in schemas.items()},
         ROOT / "docs/reference/run-file.md": run_file_page(),
+        ROOT / "docs/reference/sources-file.md": sources_file_page(),
     }
 
 

@@ -17,7 +17,7 @@ class LineFile(Config):
     """Plain lines, such as OpenSubtitles and the corpora of OPUS have them."""
 
     type: Literal["lines"] = "lines"
-    lines_per_document: int = Field(default=1, ge=1, le=1_000_000)
+    lines_per_document: int = Field(default=1, ge=1, le=100_000)
     """Lines that are one document together. The last document of a file may have fewer."""
     end_line: str | None = None
     """A line of exactly this text ends a document, and is no part of it: ``""`` where blank lines stand between
