@@ -3,10 +3,12 @@
 import json
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 from conftest import Mypt
+from faulty_server import CONTENT, ETAG, Request, serving
 
 pytestmark = pytest.mark.e2e
 
@@ -75,3 +77,30 @@ def test_looking_at_sources_loads_no_torch(sources: Path) -> None:
         "assert not {'torch', 'mlflow', 'pyarrow'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.DEVNULL)
+
+
+def test_a_killed_download_leaves_no_file_and_the_next_call_brings_it(tmp_path: Path, mypt: Mypt) -> None:
+    def slowly_at_first(request: Request, number: int) -> None:
+        if number:
+            request.part(CONTENT, ETAG)
+        else:
+            request.head(200, Content_Length=len(CONTENT), ETag=ETAG)
+            request.drip((CONTENT[i : i + 4096] for i in range(0, len(CONTENT), 4096)), 0.2)
+
+    with serving() as server:
+        server.behaviours["/a"] = slowly_at_first
+        path = tmp_path / "mine.json"
+        path.write_text(json.dumps({"sources": {"a": {"urls": [["a.txt", server.url("/a")]]}}}))
+        arguments = ["data", "fetch", str(path), "--out", str(tmp_path / "out"), "--allow-host", server.host]
+        folder = tmp_path / "out/a/download"
+        with subprocess.Popen([sys.executable, "-m", "mypt_dist", *arguments]) as running:
+            while not (folder / "a.txt.part").exists() or (folder / "a.txt.part").stat().st_size < 10_000:
+                assert running.poll() is None
+                time.sleep(0.01)
+            running.kill()
+        assert not (folder / "a.txt").exists()
+        assert not (tmp_path / "mine.lock.json").exists()
+        code, _, _ = mypt(*arguments)
+    assert code == 0
+    assert [entry.name for entry in folder.iterdir()] == ["a.txt"]
+    assert (folder / "a.txt").read_bytes() == CONTENT

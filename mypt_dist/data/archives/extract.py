@@ -41,7 +41,7 @@ def extract(
 
     Raises `DataError` naming the archive, with what was extracted until then left in ``into``.
     """
-    packed = sum(path.stat().st_size for archive in archives for path in archive.paths)
+    packed = sum(path.stat().st_size for archive in archives for path in archive.paths if path.exists())
     tree = Tree(into, Budget(limits, packed))
     with writing(into):
         for archive in archives:

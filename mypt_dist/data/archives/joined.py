@@ -5,17 +5,22 @@ from collections.abc import Sequence
 from itertools import accumulate
 from pathlib import Path
 
+from mypt_dist.data.prepare.streams import UnreadableError
+
 
 class JoinedFile:
-    """The bytes of ``paths``, in this order. For one thread at a time. Raises OSError."""
+    """The bytes of ``paths``, in this order. For one thread at a time. Raises `UnreadableError`."""
 
     def __init__(self, paths: Sequence[Path], max_read: int) -> None:
         """``max_read``: more than that at once is refused with ValueError, so that memory stays small."""
         self._max_read = max_read
-        sizes = [path.stat().st_size for path in paths]
+        try:
+            self._files = [path.open("rb") for path in paths]
+        except OSError as error:
+            raise UnreadableError(f"{error.filename}: {error.strerror}") from None
+        sizes = [file.seek(0, io.SEEK_END) for file in self._files]
         self.starts = list(accumulate(sizes, initial=0))
         """Where each file begins, and the end of the last."""
-        self._files = [path.open("rb") for path in paths]
         self._at = 0
 
     def close(self) -> None:
@@ -56,9 +61,12 @@ class JoinedFile:
 
     def _read_from_one(self, end: int) -> bytes:
         index = next(i for i, start in enumerate(self.starts[1:]) if self._at < start)
-        self._files[index].seek(self._at - self.starts[index])
-        data = self._files[index].read(min(end, self.starts[index + 1]) - self._at)
+        try:
+            self._files[index].seek(self._at - self.starts[index])
+            data = self._files[index].read(min(end, self.starts[index + 1]) - self._at)
+        except OSError as error:
+            raise UnreadableError(str(error.strerror)) from None
         if not data:
-            raise OSError("a file was cut short while it was read")
+            raise UnreadableError("it was cut short while it was read")
         self._at += len(data)
         return data

@@ -14,6 +14,7 @@ from mypt_dist.data.sources.pace import Pace, Transfer
 from mypt_dist.data.sources.part import Part
 from mypt_dist.data.sources.web import Answer, TransientError, Web
 from mypt_dist.errors import DataError
+from mypt_dist.redact import without_secrets
 
 MAX_BYTES = 100 * 10**9
 """More than one file of any corpus that people share has."""
@@ -69,7 +70,7 @@ class Downloader:
             with Part(wanted.target, wanted.url) as part:
                 return _Job(self, wanted, part, tell).run()
         except (ForbiddenError, TransientError) as refused:
-            raise DataError(f"{wanted.label}: {refused} ({wanted.url})") from None
+            raise DataError(f"{wanted.label}: {refused} ({without_secrets(wanted.url)})") from None
         except OSError as error:
             raise DataError(f"{wanted.label}: {wanted.target} cannot be written: {error.strerror}") from None
 
@@ -88,16 +89,17 @@ class _Job:
         self._restarted = False
 
     def run(self) -> Arrived:
-        failures = 0
+        failures, furthest = 0, self._part.size
         while True:
-            before = self._part.size
             try:
                 if self._part.total is None or self._part.size != self._part.total:
                     self._attempt()
             except StaleError:
                 self._part.begin("", None)
             except TransientError as error:
-                failures = 1 if self._part.size - before >= self._pace.progress_bytes else failures + 1
+                has_gained = self._part.size - furthest >= self._pace.progress_bytes
+                failures = 1 if has_gained else failures + 1
+                furthest = self._part.size if has_gained else furthest
                 self._wait(error, failures)
                 self._may_be_mixed = True
             else:

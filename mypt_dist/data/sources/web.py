@@ -174,7 +174,9 @@ def _broken_connections(transfer: Transfer) -> Iterator[None]:
     except ssl.SSLCertVerificationError as error:
         raise ForbiddenError(f"its certificate is not valid: {error.verify_message}") from None
     except TimeoutError:
-        raise TransientError(transfer.broken or f"nothing came for {transfer.pace.idle_s:g} s") from None
+        pace = transfer.pace
+        late = f"nothing came in time: {pace.connect_s:g} s to connect, {pace.idle_s:g} s for the next byte"
+        raise TransientError(transfer.broken or late) from None
     except (OSError, http.client.HTTPException, ValueError) as error:
         # What a server says may be made for terminals: it is quoted.
         reason = ascii(str(error) or type(error).__name__).strip("'\"")[:200]

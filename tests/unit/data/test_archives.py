@@ -145,6 +145,13 @@ def test_a_link_in_the_way_is_not_followed(tmp_path: Path) -> None:
     assert list((tmp_path / "elsewhere").iterdir()) == []
 
 
+@pytest.mark.parametrize("name", ["c.zip", "c.tar.gz"])
+def test_an_archive_that_is_gone_is_told(tmp_path: Path, name: str) -> None:
+    (tmp_path / "out").mkdir()
+    with pytest.raises(DataError, match=r"cannot be unpacked: .*No such file"):
+        extract([Archive((tmp_path / name,), kind_of(name), name)], tmp_path / "out", ExtractionLimits())
+
+
 def test_a_full_disk_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(_descriptor: int) -> None:
         raise OSError(28, "No space left on device")

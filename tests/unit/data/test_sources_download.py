@@ -178,6 +178,11 @@ def wrong_range(begin: int, status: int = 206) -> Behaviour:
     return does
 
 
+def never_the_same(request: Request, number: int) -> None:
+    """Cut, and by the next request another file."""
+    request.part(CONTENT, f'"v{number}"', sent=HALF)
+
+
 def refuses_ranges(request: Request, number: int) -> None:
     if request.begin:
         request.answer(b"", 416, Content_Range="bytes */0")
@@ -197,6 +202,7 @@ FAULTS: dict[str, Fault] = {
     "cut, then changed": Fault(changed_when_resumed, content=OTHER, requests=2),
     "cut, then changed, and If-Range ignored": Fault(changed_and_resumed_all_the_same, content=OTHER, requests=3),
     "cut, then changed under the same ETag": Fault(changed_unseen, pinned=SHA, requests=3),
+    "cut, and changed every time": Fault(never_the_same, "(3 attempts)", is_kept=True),
     "cut, and Range ignored": Fault(no_ranges, requests=2),
     "cut, without a validator": Fault(no_validator, requests=2),
     "cut, with a weak ETag": Fault(weak_etag, requests=2),
@@ -216,8 +222,8 @@ FAULTS: dict[str, Fault] = {
     "chunked, cut": Fault(chunked_and_cut, "(3 attempts)"),
     "trickle": Fault(trickle, "too slow", pace=HASTY, is_kept=True),
     "trickling headers": Fault(trickling_headers, "too slow", pace=HASTY),
-    "standing still": Fault(standing_still, "nothing came for", pace=IMPATIENT, is_kept=True),
-    "silent": Fault(silent, "nothing came for", pace=IMPATIENT),
+    "standing still": Fault(standing_still, "nothing came in time", pace=IMPATIENT, is_kept=True),
+    "silent": Fault(silent, "nothing came in time", pace=IMPATIENT),
     "many headers": Fault(many_headers, "more than 100 headers"),
     "no HTTP": Fault(no_http, "SSH"),
     "redirect": Fault(redirect("/fine"), requests=1),
@@ -288,6 +294,18 @@ def test_a_download_is_whole_or_not_there(server: FaultyServer, memory: Path, na
         assert names == ({f"{target.name}.part", f"{target.name}.part.json"} if fault.is_kept else set())
     if fault.requests is not None:
         assert len(server.asked["/file"]) == fault.requests
+
+
+def test_without_the_check_of_its_hash_another_content_would_arrive(
+    server: FaultyServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from mypt_dist.data.sources import download
+
+    monkeypatch.setattr(download._Job, "_is_accepted", lambda *_: True)
+    server.behaviours["/pinned"] = FAULTS["other content than pinned"].does
+    urls = [{"file": "a.txt", "url": server.url("/pinned"), "sha256": SHA}]
+    fetch(read_sources(str(sources_file(tmp_path, urls))), tmp_path / "out", options(server))
+    assert (tmp_path / "out/main/download/a.txt").read_bytes() == OTHER
 
 
 def test_what_was_cut_is_gone_on_with_by_the_next_call(server: FaultyServer, tmp_path: Path) -> None:
