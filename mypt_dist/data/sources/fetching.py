@@ -4,7 +4,7 @@ import ssl
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -15,8 +15,8 @@ from mypt_dist.data.prepare.writer import writing
 from mypt_dist.data.sources.addresses import AddressRules, ForbiddenError
 from mypt_dist.data.sources.config import Download, Source
 from mypt_dist.data.sources.download import MAX_BYTES, Arrived, Downloader, Expected, Wanted
-from mypt_dist.data.sources.fetched import Fetched, FetchedSource
-from mypt_dist.data.sources.layout import FETCHED, LOCK, SourceFolder, folder_of
+from mypt_dist.data.sources.fetched import FETCHED, Fetched, FetchedSource, read_fetched
+from mypt_dist.data.sources.layout import LOCK, SourceFolder, folder_of
 from mypt_dist.data.sources.pace import Pace
 from mypt_dist.data.sources.pins import Pin, Pins
 from mypt_dist.data.sources.read import Sources
@@ -73,12 +73,12 @@ def fetch(sources: Sources, out: Path, options: FetchOptions | None = None, show
     rules = AddressRules(frozenset(sources.file.plain_hosts), frozenset(options.allow_hosts))
     _check_urls(sources, chosen, rules)
     job = _Fetch(sources, out, options, rules, chosen)
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        lock = durable.only_process(out / LOCK, f"fetching into {out}")
-    except OSError as error:
-        raise ConfigError(f"{out} cannot be written: {error.strerror}; choose another folder") from None
-    with lock:
+    with ExitStack() as held:
+        try:
+            out.mkdir(parents=True, exist_ok=True)
+            held.enter_context(durable.only_process(out / LOCK, f"fetching into {out}"))
+        except OSError as error:
+            raise ConfigError(f"{out} cannot be written: {error.strerror}; choose another folder") from None
         return job.run(show)
 
 
@@ -190,7 +190,8 @@ class _Fetch:
 
     def _download(self, items: Sequence["_Item"], shown: Shown) -> None:
         for item in items:
-            item.wanted.target.parent.mkdir(parents=True, exist_ok=True)
+            with writing(item.wanted.target.parent):
+                item.wanted.target.parent.mkdir(parents=True, exist_ok=True)
             shown.expect(item.wanted.label, item.estimate)
         with ThreadPoolExecutor(self._options.parallel, thread_name_prefix="download") as pool:
             futures = {pool.submit(self._download_one, item, shown): item for item in items}
@@ -231,7 +232,7 @@ class _Fetch:
     def _unpack_one(self, place: _Place, advance: Callable[[int], None]) -> None:
         hashes = {path.name: sha256_of(path, advance) for path in place.packed}
         for name, sha256 in hashes.items():
-            pin = self._pins.get(place.pin_name(name))
+            pin = self._pins.get(place.pin_name(name)) if place.source.urls else None
             if pin and pin.sha256 != sha256:
                 path = place.folder.download / name
                 raise DataError(f"{path} has changed since it was downloaded: remove it to download it again")
@@ -250,7 +251,8 @@ class _Fetch:
     def _record(self) -> Fetched:
         failed = {key for key, _problem in self._problems}
         described = {place.key: self._describe(place) for place in self._places if place.key not in failed}
-        fetched = Fetched(sources_file=self._sources.path.name, sources={k: v for k, v in described.items() if v})
+        sources = read_fetched(self._out) | {key: source for key, source in described.items() if source}
+        fetched = Fetched(sources_file=self._sources.path.name, sources=sources)
         with writing(self._out / FETCHED):
             durable.replace(self._out / FETCHED, fetched.model_dump_json(indent=2).encode() + b"\n")
         return fetched

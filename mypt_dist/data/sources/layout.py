@@ -14,7 +14,6 @@ from pathlib import Path
 from mypt_dist.config import inside
 
 LOCK = ".fetching.lock"
-FETCHED = "fetched.json"
 MANIFEST = "manifest.json"
 
 

@@ -36,7 +36,11 @@ def archives_of(source: Source, folder: SourceFolder, beside: Path) -> list[Arch
         kinds = [(path, source.kind_of(path.name)) for path in files]
         return [Archive((path,), kind, path.name) for path, kind in kinds if kind != "plain"]
     kinds = [(path, source.kind_of(path.name)) for path in local_files(source, beside)]
-    return [Archive((path,), kind, path.name) for path, kind in kinds if kind == "zip" or kind.startswith("tar")]
+    archives = [Archive((path,), kind, path.name) for path, kind in kinds if kind == "zip" or kind.startswith("tar")]
+    names = [archive.name for archive in archives]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise ConfigError(f"two archives of one source are called {twice[0]!r}: make them two sources")
+    return archives
 
 
 def local_files(source: Source, beside: Path) -> list[Path]:
@@ -77,7 +81,8 @@ def _candidates(source: Source, folder: SourceFolder, beside: Path) -> Iterator[
     else:
         own = {folder.download / download.file for download in source.urls} - archives
         yield from ((path, is_named) for path in _matching(folder.download, source.final_pattern) if path in own)
-    yield from ((path, is_named) for path in _matching(folder.files, source.final_pattern))
+    if archives:
+        yield from ((path, is_named) for path in _matching(folder.files, source.final_pattern))
 
 
 def _matching(root: Path, patterns: Sequence[str]) -> list[Path]:

@@ -16,7 +16,7 @@ from mypt_dist.data import durable
 from mypt_dist.data.sources import Fetched, FetchOptions, TextInput, fetch, fetched_texts, fetching, read_sources
 from mypt_dist.data.sources.formats import JsonLines, LineFile, TabSeparated, WholeFile
 from mypt_dist.data.sources.pace import Pace
-from mypt_dist.errors import ConfigError, DataError, LockError
+from mypt_dist.errors import ConfigError, DataError, LockError, MyptError
 
 CORPUS = zipped([("README", b"read me"), ("c.de", b"eins\nzwei\n"), ("c.en", b"one\ntwo\n"), ("notes.md", b"# notes")])
 PACE = Pace(attempts=2, wait_s=0.01)
@@ -215,6 +215,31 @@ def test_files_of_this_machine_are_read_in_place_and_archives_unpacked(tmp_path:
     before = snapshot(place.out / "c")
     place.fetch()
     assert snapshot(place.out / "c") == before
+
+
+def test_two_local_archives_of_one_name_are_refused(tmp_path: Path, server: FaultyServer) -> None:
+    for folder in ("x", "y"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "same.zip").write_bytes(CORPUS)
+    with pytest.raises(ConfigError, match=r"two archives of one source are called 'same\.zip'"):
+        Place(tmp_path, server, {"c": {"paths": "*/same.zip"}}).fetch()
+
+
+def test_what_one_call_brings_stays_on_record_when_another_brings_more(tmp_path: Path, server: FaultyServer) -> None:
+    urls = [["c.zip", server.url("/c.zip")]]
+    place = Place(tmp_path, server, {"a": {"urls": urls}, "b": {"urls": urls}})
+    assert set(place.fetch(only=["a"]).sources) == {"a"}
+    assert set(place.fetch(only=["b"]).sources) == {"a", "b"}
+    (place.out / "fetched.json").write_text("{")
+    assert set(place.fetch(only=["b"]).sources) == {"b"}
+
+
+@pytest.mark.parametrize("blocked", ["out", "out/c"])
+def test_a_folder_that_cannot_be_written_is_told(place: Place, tmp_path: Path, blocked: str) -> None:
+    (tmp_path / blocked).parent.mkdir(exist_ok=True)
+    (tmp_path / blocked).write_text("a file in the way")
+    with pytest.raises(MyptError, match="cannot be written"):
+        place.fetch()
 
 
 @pytest.mark.parametrize(
