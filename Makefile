@@ -25,7 +25,7 @@ test: install  ## all tests, with branch coverage
 
 check: install  ## format, lint, types, layers, dependencies, spelling
 	$(BIN)/ruff format --check . && $(BIN)/ruff check . && $(BIN)/mypy && $(BIN)/lint-imports
-	$(BIN)/deptry . && $(BIN)/codespell
+	$(BIN)/deptry . && $(BIN)/codespell && $(BIN)/yamllint --strict launch
 
 format: install  ## rewrite the code as `make check` wants it
 	$(BIN)/ruff format . && $(BIN)/ruff check --fix .
