@@ -134,15 +134,23 @@ def test_a_zip_of_zip64_and_with_a_comment_is_read(tmp_path: Path) -> None:
     assert unpack(tmp_path, "c.zip", data.getvalue()) == {"c/big.txt": b"z" * 300_000, "c/grün.txt": b"g"}
 
 
-def test_a_link_in_the_way_is_not_followed(tmp_path: Path) -> None:
-    """Somebody else may write into the folder meanwhile."""
-    (tmp_path / "elsewhere").mkdir()
-    (tmp_path / "out").mkdir()
-    (tmp_path / "out/c").symlink_to(tmp_path / "elsewhere")
-    (tmp_path / "c.zip").write_bytes(zipped([INNOCENT]))
+def test_a_link_that_somebody_puts_in_the_way_is_not_followed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In place of a folder that was just made."""
+    for folder in ("elsewhere", "out"):
+        (tmp_path / folder).mkdir()
+    monkeypatch.setattr(os, "mkdir", lambda name, mode, dir_fd: os.symlink(tmp_path / "elsewhere", name, dir_fd=dir_fd))
+    (tmp_path / "c.zip").write_bytes(zipped([("innocent.txt", b"x")]))
     with pytest.raises(DataError):
         extract([Archive((tmp_path / "c.zip",), "zip", "c.zip")], tmp_path / "out", ExtractionLimits())
     assert list((tmp_path / "elsewhere").iterdir()) == []
+
+
+def test_of_a_member_that_lies_no_byte_more_than_it_says_is_written(tmp_path: Path) -> None:
+    archive = HOSTILE["zip, more than it says"].archive(tmp_path)
+    (tmp_path / "out").mkdir()
+    with pytest.raises(DataError, match="more bytes than the 10"):
+        extract([archive], tmp_path / "out", ExtractionLimits())
+    assert (tmp_path / "out/bad/b.txt").stat().st_size <= 10
 
 
 @pytest.mark.parametrize("name", ["c.zip", "c.tar.gz"])

@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,6 +14,7 @@ from faulty_server import CONTENT, ETAG, HALF, OTHER, FaultyServer, serving
 
 from mypt_dist.data.sources import FetchOptions, fetch, read_sources
 from mypt_dist.data.sources.pace import Pace
+from mypt_dist.data.sources.web import READ_BYTES
 from mypt_dist.errors import ConfigError, DataError
 
 
@@ -40,15 +42,21 @@ def test_a_download_is_whole_or_not_there(server: FaultyServer, memory: Path, na
     download = {"file": fault.file, "url": server.url("/file")} | ({"sha256": fault.pinned} if fault.pinned else {})
     sources, out = read_sources(str(sources_file(memory, [download]))), memory / "out"
     target, lock = out / "main/download" / fault.file, memory / "sources.lock.json"
+    told: list[int] = []
+
+    def call() -> None:
+        show = nullcontext(lambda done, _total: told.append(done))
+        fetch(sources, out, options(server, fault.pace), lambda _what: show)
+
     if fault.said is None:
-        fetch(sources, out, options(server, fault.pace))
+        call()
         assert target.read_bytes() == fault.content
         pin = json.loads(lock.read_text())["files"][f"main/{fault.file}"]
         assert (pin["sha256"], pin["bytes"]) == (hashlib.sha256(fault.content).hexdigest(), len(fault.content))
         assert [path.name for path in target.parent.iterdir()] == [target.name]
     else:
         with pytest.raises(DataError) as refused:
-            fetch(sources, out, options(server, fault.pace))
+            call()
         assert fault.said in str(refused.value)
         assert f"main/{fault.file}" in str(refused.value)
         assert all(line.isprintable() for line in str(refused.value).splitlines())
@@ -56,6 +64,7 @@ def test_a_download_is_whole_or_not_there(server: FaultyServer, memory: Path, na
         assert not lock.exists()
         names = {path.name for path in target.parent.iterdir()}
         assert names == ({f"{target.name}.part", f"{target.name}.part.json"} if fault.is_kept else set())
+    assert max(told, default=0) <= 1_000_000 + READ_BYTES
     if fault.requests is not None:
         assert len(server.asked["/file"]) == fault.requests
 
@@ -163,8 +172,6 @@ def test_one_failure_does_not_keep_others_from_arriving(server: FaultyServer, tm
 
 
 def test_progress_ends_at_the_bytes_that_there_are(server: FaultyServer, tmp_path: Path) -> None:
-    from contextlib import nullcontext
-
     server.behaviours["/seen"] = cut_once
     told: list[tuple[int, int]] = []
     urls = [["a.txt", server.url("/seen")], ["b.txt", server.url("/seen")]]
