@@ -27,6 +27,7 @@ WORDS = """the quick brown fox jumps over a lazy dog while seven wizards brew st
 SHARED_MEMORY = Path("/dev/shm")
 
 Launch = Callable[..., subprocess.CompletedProcess[str]]
+Mypt = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture(scope="session")
@@ -74,7 +75,7 @@ def run_file(run_mapping: Mapping[str, Any], tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def mypt(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
+def mypt(capsys: pytest.CaptureFixture[str]) -> Mypt:
     """The command line in this process: ``mypt(argument, …)`` gives exit code, stdout and stderr."""
 
     def run(*arguments: str | Path) -> tuple[int, str, str]:

@@ -6,11 +6,12 @@ from typing import Annotated
 
 import typer
 
-from mypt_dist.cli import data_import, data_rewrite, data_views
+from mypt_dist.cli import data_import, data_rewrite, data_views, fetch
 from mypt_dist.cli.data_output import Dataset, OverwriteOption, print_manifest
 from mypt_dist.cli.tables import JsonOption, print_json, print_table
 
-app = typer.Typer(help="Prepare, convert, inspect, change and verify datasets.", no_args_is_help=True)
+app = typer.Typer(help="Fetch corpora; prepare, convert, inspect, change and verify datasets.", no_args_is_help=True)
+app.command("fetch")(fetch.fetch)
 
 
 @app.command()
@@ -19,7 +20,7 @@ def prepare(
         list[str],
         typer.Argument(
             metavar="INPUT...",
-            help="Files, folders or globs of .txt .md .py .jsonl, each also .gz or .zst; "
+            help="Files, folders or globs of .txt .md .py .jsonl, each also .gz .bz2 .xz .zst; "
             "or stdlib, this Python's own source code.",
         ),
     ],

@@ -5,20 +5,17 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from conftest import Mypt
 
 import mypt_dist
 from mypt_dist.tracking.journal import read_metrics
 
 pytestmark = pytest.mark.e2e
-
-
-Mypt = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture(scope="module")

@@ -2,14 +2,12 @@
 
 import json
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-
-Mypt = Callable[..., tuple[int, str, str]]
+from conftest import Mypt
 
 pytestmark = pytest.mark.e2e
 

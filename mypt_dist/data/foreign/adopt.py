@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from mypt_dist.data.companions import DocumentCounter
+from mypt_dist.data.durable import write_new
 from mypt_dist.data.foreign.convert import ForeignOptions, described, require_known_ids
 from mypt_dist.data.foreign.dataset import Chosen, ForeignDataset, RawFile, as_ids, first_bytes
 from mypt_dist.data.foreign.identity import Standing, content_hash, hash_file
@@ -20,7 +21,6 @@ from mypt_dist.data.foreign.tokenizer import choose
 from mypt_dist.data.in_place import index_places
 from mypt_dist.data.lineage import made
 from mypt_dist.data.manifest import SPLITS, DatasetManifest, Dtype, ShardEntry, SplitEntry, Splits
-from mypt_dist.data.prepare.staging import write_durably
 from mypt_dist.data.progress import BytesDone, Progress
 from mypt_dist.data.rewrite.blocks import Block
 from mypt_dist.data.scan import FileScan
@@ -118,7 +118,7 @@ def _write_index(folder: Path, manifest: DatasetManifest) -> Path:
         aside = place.with_name(f"{place.name}.{os.getpid()}.partial")
         try:
             place.parent.mkdir(parents=True, exist_ok=True)
-            write_durably(aside, manifest.to_bytes())
+            write_new(aside, manifest.to_bytes())
             aside.replace(place)
         except OSError as error:
             aside.unlink(missing_ok=True)

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from mypt_dist.data.durable import sync_folder, write_new
 from mypt_dist.data.manifest import FILE, SPLITS, DatasetManifest
 from mypt_dist.data.prepare.writer import writing
 from mypt_dist.data.versions import VERSIONS
@@ -54,7 +55,7 @@ def publish(staging: Path, manifest: DatasetManifest) -> None:
     """Make what was written in ``staging`` the dataset around it. Raises `DataError` where the disk refuses."""
     out = staging.parent
     with writing(out):
-        write_durably(staging / FILE, manifest.to_bytes())
+        write_new(staging / FILE, manifest.to_bytes())
         (out / FILE).unlink(missing_ok=True)
         sync_folder(out)
         # Earlier versions of what is replaced are links to its shards.
@@ -102,20 +103,3 @@ def _remove_leftovers(staging: Path) -> None:
             shutil.rmtree(path, ignore_errors=True)
         else:
             path.unlink(missing_ok=True)
-
-
-def write_durably(path: Path, data: bytes) -> None:
-    """A new file, on the disk when this returns."""
-    with path.open("xb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def sync_folder(folder: Path) -> None:
-    """What was created, renamed or removed in ``folder`` is on the disk when this returns."""
-    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -45,10 +45,10 @@ def prepare(
 ) -> PrepareReport:
     """Turn text files into a dataset: token shards of two splits in ``out`` and ``dataset.json``.
 
-    ``inputs``: files, folders and globs of .txt .md .py .jsonl, each also .gz or .zst; or ``stdlib``, this Python's
-    own source code. ``adds_to``: the tokenizer of a dataset that the result will be a part of. The same inputs and
-    settings give the same bytes, whatever the number of threads. Memory does not grow with the input, but for
-    ``settings.dedup``.
+    ``inputs``: files, folders and globs of .txt .md .py .jsonl, each also .gz, .bz2, .xz or .zst; or ``stdlib``,
+    this Python's own source code. ``adds_to``: the tokenizer of a dataset that the result will be a part of. The same
+    inputs and settings give the same bytes, whatever the number of threads. Memory does not grow with the input, but
+    for ``settings.dedup``.
 
     Raises `ConfigError` for inputs that do not exist or hold no text and for a folder that cannot be used,
     `DataError` where a file changes while it is read or the disk refuses, `LockError` where another process prepares

@@ -7,10 +7,11 @@ on it can go on with exactly that.
 from collections.abc import Sequence
 from pathlib import Path
 
+from mypt_dist.data.durable import sync_folder, write_new
 from mypt_dist.data.lineage import made
 from mypt_dist.data.manifest import FILE, SPLITS, DatasetManifest, ShardEntry, SplitEntry, Splits, shard_name
 from mypt_dist.data.prepare import PrepareSettings, prepare
-from mypt_dist.data.prepare.staging import staged, sync_folder, write_durably
+from mypt_dist.data.prepare.staging import staged
 from mypt_dist.data.prepare.writer import writing
 from mypt_dist.data.progress import Progress
 from mypt_dist.data.versions import VERSIONS, version_folder, write_version
@@ -43,7 +44,7 @@ def append(
             _keep(folder, staging, before)
             for split in SPLITS:
                 _move_shards(folder, addition, split, (before.split(split), after.split(split)))
-            write_durably(staging / FILE, after.to_bytes())
+            write_new(staging / FILE, after.to_bytes())
             (staging / FILE).replace(folder / FILE)
             sync_folder(folder)
     return after

@@ -116,14 +116,14 @@ def test_a_file_that_grew_or_is_gone_is_named(source):
 def test_where_its_parent_cannot_be_written_the_description_is_in_the_cache(memory, monkeypatch):
     source = nanogpt(memory / "theirs", TRAIN, VAL)
     beside, cached = index_places(source)
-    real = adopt_module.write_durably
+    real = adopt_module.write_new
 
     def write(path, data):
         if path.parent == beside.parent:
             raise PermissionError(13, "Permission denied")
         real(path, data)
 
-    monkeypatch.setattr(adopt_module, "write_durably", write)
+    monkeypatch.setattr(adopt_module, "write_new", write)
     _, where = adopt(source, GPT2)
     assert where == cached
     assert tokens_of(source, "val") == VAL.tolist()

@@ -262,7 +262,7 @@ def test_a_failed_or_killed_append_leaves_the_dataset_as_it_was(data, memory, mo
 
     with monkeypatch.context() as patch:
         # After all shards were moved, before the manifest was.
-        patch.setattr("mypt_dist.data.rewrite.append.write_durably", die)
+        patch.setattr("mypt_dist.data.rewrite.append.write_new", die)
         with pytest.raises(KeyboardInterrupt):
             add(data, ["a.txt", "b.txt"], [text_of(1, 300), text_of(2, 300)], val_fraction=0.0)
     assert DatasetManifest.read(data) == before
