@@ -2,7 +2,8 @@
 
 * MyptError              2  bad input of any kind
   - ConfigError          2  a run file, an override, a preset name or a combination of them is wrong
-  - DataError            3  shards are truncated, corrupted or do not hold what their manifest says
+  - DataError            3  shards are truncated, corrupted or do not hold what their manifest says; so are downloads
+                            and archives
   - NumericError         4  the loss or the gradient norm stopped being finite
   - SaveError            5  a checkpoint could not be written
   - CheckpointError      6  a checkpoint is corrupt, incomplete or of another format
@@ -31,7 +32,7 @@ class ConfigError(MyptError):
 
 
 class DataError(MyptError):
-    """Shards are truncated, corrupted or do not hold what their manifest says."""
+    """Shards, downloads or archives are truncated, corrupted or not what they are said to be."""
 
     exit_code = 3
 

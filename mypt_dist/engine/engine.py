@@ -159,6 +159,7 @@ class Engine:
         from mypt_dist.engine import zero  # noqa: PLC0415 - DeepSpeed takes seconds to load
 
         zero.quiet()
+        zero.do_not_compile()
         # Without the backend's name each process on a CPU would think it is alone.
         backend = "gloo" if cpu else None
         group = InitProcessGroupKwargs(backend=backend, timeout=self._timeout)

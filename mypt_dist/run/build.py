@@ -12,6 +12,7 @@ import torch
 
 from mypt_dist import log as logs
 from mypt_dist.checkpoint import Checkpoint, CheckpointStore, RunLock, fill_from_mirror, mirrored
+from mypt_dist.data import lineage
 from mypt_dist.data.loader import BatchShape, EvalWindows, Loader, Prefetch
 from mypt_dist.data.order import Order
 from mypt_dist.data.permute import derive_key
@@ -251,7 +252,7 @@ def _agree_on_changes(
     changes = changed_settings(without_url_secrets(completed(manifest.run)), told(config))
     if manifest.data["fingerprint"] != data.fingerprint:
         changes["data"] = (manifest.data["fingerprint"], data.fingerprint)
-    check_changes(changes, allowed)
+    check_changes(changes, allowed, data.kept_versions(manifest.data))
     for key, (before, now) in changes.items():
         log.info("changed since the checkpoint: %s: %r -> %r", key, before, now)
     if found.passed_over:
@@ -265,6 +266,7 @@ def _description(config: RunConfig, data: RunData) -> dict[str, object]:
             "path": scrub(str(source.path)),
             "weight": source.weight,
             "fingerprint": data.manifests[name].fingerprint,
+            "lineage": lineage.summary(data.manifests[name]),
         }
         for name, source in data.sources.items()
     }

@@ -65,8 +65,11 @@ def is_allowed(key: str, allowed: Sequence[str]) -> bool:
     return _within(key, allowed)
 
 
-def check_changes(changes: Mapping[str, tuple[Any, Any]], allowed: Sequence[str]) -> None:
-    """Raise one `ConfigError` with a diff of every change that needs to be allowed and is not."""
+def check_changes(changes: Mapping[str, tuple[Any, Any]], allowed: Sequence[str], remedies: Sequence[str] = ()) -> None:
+    """Raise one `ConfigError` with a diff of every change that needs to be allowed and is not.
+
+    ``remedies``: settings that would undo a change of the data, if they are known.
+    """
     refused = {key: both for key, both in changes.items() if is_fixed(key) and not is_allowed(key, allowed)}
     if refused:
         raise ConfigError(
@@ -74,6 +77,7 @@ def check_changes(changes: Mapping[str, tuple[Any, Any]], allowed: Sequence[str]
                 [
                     "the run's folder holds checkpoints of a run with other settings:",
                     *(f"  {key}: {old!r} there, {new!r} here" for key, (old, new) in refused.items()),
+                    *(f"  the data of then is kept: {remedy}" for remedy in remedies if "data" in refused),
                     "choose another folder (out=…), restore the settings, or accept each with --allow-change KEY",
                 ]
             )

@@ -16,7 +16,7 @@ from mypt_dist.config import load_mapping
 from mypt_dist.config.presets import names
 from mypt_dist.launch.files import targets
 from mypt_dist.run.config import RunConfig
-from mypt_dist.run.reference import run_file_page
+from mypt_dist.run.reference import run_file_page, sources_file_page
 from mypt_dist.run.schema import json_schema
 
 ROOT = Path(__file__).parents[2]
@@ -68,12 +68,13 @@ def dry_run(arguments: Sequence[str], environment: dict[str, str]) -> str:
 
 def files() -> dict[Path, str]:
     """Content by file."""
-    schemas = {ROOT / f"configs/schema/{what}.schema.json": json_schema(what) for what in ("run", "preset")}
+    schemas = {ROOT / f"configs/schema/{what}.schema.json": json_schema(what) for what in ("run", "preset", "sources")}
     return {
         GOLDEN: json.dumps(resolved(), indent=1) + "\n",
         COMMANDS: json.dumps(launch_commands(), indent=1) + "\n",
         **{path: json.dumps(schema, indent=1) + "\n" for path, schema in schemas.items()},
         ROOT / "docs/reference/run-file.md": run_file_page(),
+        ROOT / "docs/reference/sources-file.md": sources_file_page(),
     }
 
 

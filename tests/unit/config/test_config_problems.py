@@ -67,6 +67,7 @@ def test_a_wrong_section_is_named() -> None:
         ({"data": {}}, "data: needs either path (one dataset) or sources"),
         ({"data": {"path": "a", "sources": {"b": {"path": "c"}}}}, "data: needs either path"),
         ({"data": {"sources": {"b": {"path": "c", "weight": 0}}}}, "data.sources.b.weight: input should be greater"),
+        ({"data": {"sources": {"b": {"pth": "c"}}}}, "data.sources.b.pth: unknown key, did you mean 'path'?"),
         ({"name": "../x"}, "name: string should match pattern"),
         ({"optimizer": {"lr": float("nan")}}, "optimizer.lr: input should be a finite number"),
     ],
