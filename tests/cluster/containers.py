@@ -113,7 +113,9 @@ class Container:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._process.kill()
+        # All others of the container end with its process 1, which a change of user keeps from ending with its parent.
+        for first in self._children() if self._process.poll() is None else []:
+            first.kill()
         self._process.wait()
 
 

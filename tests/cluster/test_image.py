@@ -128,7 +128,7 @@ def test_the_services_of_compose_work_together(image: Image, trained: Path, lone
     shutil.copytree(trained / "runs/quickstart/data", prepared / "data")
     prepared.chmod(0o1777)
     with Container(image, lonely, server.command, server.options, tmp_path / "server.log") as mlflow:
-        eventually("MLflow's health check passes", lambda: mlflow.healthy(server.health))
+        eventually("MLflow's health check passes", lambda: mlflow.healthy(server.health), 300)
         answers = {name: _asked_as(mlflow, name) for name in ("mlflow:5000", "localhost:5000", "evil.example")}
         assert answers == {"mlflow:5000": 200, "localhost:5000": 200, "evil.example": 403}
         with Container(image, lonely, [*trainer.command, *BRIEF], trainer.options, tmp_path / "log") as container:
