@@ -1,6 +1,6 @@
 # The image: mypt, torch and what they need at run time. Built and run by tests/cluster/test_image.py.
 #
-#   docker build -t mypt --build-arg REVISION=$(git describe --always --dirty --abbrev=40 --exclude '*') .
+#   make image
 #
 # Which torch: docs/how-to/docker.md lists the flavours with the drivers that they need.
 #

@@ -1,5 +1,5 @@
 # `make quickstart` and `make test` are all a newcomer needs: both create .venv first.
-.PHONY: help install quickstart test check format golden matrices faults bench test-gpu test-soak test-cluster wheel
+.PHONY: help install quickstart test check format golden matrices faults bench test-gpu test-soak test-cluster wheel image
 PYTHON ?= python3
 BIN := .venv/bin
 RUN := $(BIN)/python -m
@@ -54,3 +54,7 @@ test-cluster: install  ## what needs root: two hosts whose network is cut, disks
 
 wheel: install  ## build the wheel
 	$(BIN)/pip wheel --quiet --no-deps -w dist .
+
+image: REVISION = $(shell git describe --always --dirty --abbrev=40 --exclude '*')
+image:  ## build the container image
+	docker build -t mypt --build-arg REVISION=$(REVISION) .

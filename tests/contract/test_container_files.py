@@ -25,7 +25,7 @@ def program(name: str, *arguments: str) -> "subprocess.CompletedProcess[str]":
 def shell_scripts() -> list[str]:
     """By their first lines, wherever they are."""
     listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    return [name for name in listed.splitlines() if _is_shell(ROOT / name)]
+    return [name for name in listed.splitlines() if (ROOT / name).is_file() and _is_shell(ROOT / name)]
 
 
 def _is_shell(path: Path) -> bool:
