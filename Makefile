@@ -49,7 +49,7 @@ test-gpu: install  ## what needs a GPU
 test-soak: install  ## the fault tests with all their points; about an hour
 	MYPT_SOAK=1 $(RUN) pytest -n 2 --dist loadfile -s tests/faults tests/multiproc/test_background_saves.py
 
-test-cluster: install  ## what needs root: two hosts whose network is cut, disks that lose power
+test-cluster: install  ## what needs root: two hosts whose network is cut, disks that lose power, the image
 	$(RUN) pytest -m cluster tests/cluster
 
 wheel: install  ## build the wheel

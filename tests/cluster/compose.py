@@ -12,6 +12,7 @@ from containers import Options, workspace
 from images import ROOT
 
 FILE = ROOT / "docker/compose.yaml"
+EXAMPLE = ROOT / "docker/.env.example"
 
 
 @dataclass(frozen=True)

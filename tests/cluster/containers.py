@@ -20,6 +20,10 @@ WRITABLE = ("", "runs", "data", ".cache")
 """Folders of /workspace that everybody may write."""
 
 
+NAMES = "localhost mlflow postgres"
+"""Of all containers, since those on one host share their address."""
+
+
 @dataclass(frozen=True)
 class Options:
     """Those of `docker run`."""
@@ -100,7 +104,7 @@ class Container:
                 f"mount -t proc proc {root}/proc",
                 f"mount --rbind /dev {root}/dev",
                 f"mount -t tmpfs -o size=64m,mode=1777 shm {root}/dev/shm",
-                'hosts=$(mktemp); echo "127.0.0.1 localhost mlflow $(hostname)" > "$hosts"; chmod 644 "$hosts"',
+                f'hosts=$(mktemp); echo "127.0.0.1 {NAMES} $(hostname)" > "$hosts"; chmod 644 "$hosts"',
                 f'mount --bind "$hosts" {root}/etc/hosts; rm "$hosts"',
                 *(f"mount -t tmpfs tmpfs {root}{path}" for path in self._options.tmpfs),
                 *(f"mount --bind {shlex.quote(str(folder))} {root}{path}" for path, folder in volumes.items()),

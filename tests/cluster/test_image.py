@@ -1,19 +1,22 @@
 """The image of the real Dockerfile trains as a user without rights, on a root that is read-only, without a network."""
 
 import json
+import re
 import shutil
 import sqlite3
 import time
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from compose import services
+from compose import EXAMPLE, services
 from containers import WRITABLE, Container, Options, workspace
 from hosts import NEEDS_ROOT, Host
 from images import REVISION, Builder, Image
 from mlflow_server import eventually
+from postgres import PASSWORD, postgres
 
 from mypt_dist.checkpoint import open_checkpoint
 from mypt_dist.tracking.journal import read_events
@@ -136,6 +139,18 @@ def test_the_services_of_compose_work_together(image: Image, trained: Path, lone
         mlflow.stop()
     with closing(sqlite3.connect(server.options.volumes["/workspace"] / "mlflow.db")) as database:
         assert database.execute("SELECT name, status FROM runs").fetchall() == [("quickstart", "FINISHED")]
+
+
+def test_mlflow_keeps_its_numbers_in_postgresql_as_the_example_of_settings_says(
+    image: Image, lonely: Host, tmp_path: Path
+) -> None:
+    (server,) = services(tmp_path, "mlflow")
+    (line,) = re.findall(r"^# (MLFLOW_BACKEND_STORE_URI)=(.*)$", EXAMPLE.read_text(), re.MULTILINE)
+    environment = {**server.options.environment, line[0]: line[1].replace("PASSWORD", PASSWORD)}
+    options = replace(server.options, environment=environment)
+    with postgres(lonely), Container(image, lonely, server.command, options, tmp_path / "log") as mlflow:
+        eventually("MLflow's health check passes", lambda: mlflow.healthy(server.health), 300)
+    assert not (options.volumes["/workspace"] / "mlflow.db").exists()
 
 
 def _asked_as(container: Container, host: str) -> int:
