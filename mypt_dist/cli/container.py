@@ -1,4 +1,4 @@
-"""What a container of the image starts: look at what a container may lack, then become the command that was asked for.
+"""What a container of the image starts: tell what the container lacks, then become the command that was asked for.
 
 ``train`` becomes `mypt train`, or `mypt launch` on all GPUs; ``shell`` becomes bash; other sub-commands of `mypt` are
 executed as such, and so is any other program.
@@ -19,17 +19,20 @@ WRITES = {"train": "runs", "launch": "runs", "quickstart": "runs", "rehearse": "
 
 
 def main(arguments: Sequence[str], environ: Mapping[str, str]) -> int:
-    """Replace this process by the command. Returns 2 where a container like this could not do it."""
+    """Tell in a line each what may go wrong, and become the command. Returns 2 where required GPUs are missing."""
     from mypt_dist.launch.supervision.gpus import visible_gpus
     from mypt_dist.run.doctor.machine import shared_memory_size
 
     gpus = visible_gpus(environ) or 0
-    found = [*folder_problems(arguments, Path()), *gpu_problems(arguments, environ, gpus)]
-    if arguments[:1] == ["train"]:
-        found += shared_memory_problems(shared_memory_size(), gpus)
-    for problem in found:
+    missing = list(gpu_problems(arguments, environ, gpus))
+    lacks = [
+        *missing,
+        *folder_problems(arguments, Path()),
+        *shared_memory_problems(arguments, shared_memory_size(), gpus),
+    ]
+    for problem in lacks:
         print(f"mypt: {problem}", file=sys.stderr)
-    if found:
+    if missing:
         return 2
     program = command(arguments, environ, gpus)
     os.execvpe(program[0], program, {**environ, **temporary_folder(environ)})
@@ -50,7 +53,7 @@ def command(arguments: Sequence[str], environ: Mapping[str, str], gpus: int) -> 
 
 
 def folder_problems(arguments: Sequence[str], workspace: Path) -> Iterator[str]:
-    """What cannot be written although the command has to."""
+    """What cannot be written although the command writes there, unless the run file names other folders."""
     written = WRITES.get(arguments[0]) if arguments else None
     if written is None or (written == "data" and arguments[1:2] != ["prepare"]):
         return
@@ -67,19 +70,19 @@ def gpu_problems(arguments: Sequence[str], environ: Mapping[str, str], gpus: int
     wanted = environ.get(REQUIRED_GPUS) or "0"
     if not wanted.isdigit():
         yield f"{REQUIRED_GPUS}={wanted}: give the least number of GPUs, as 1"
-    elif gpus < int(wanted) and arguments[:1] in (["train"], ["launch"]):
+    elif gpus < int(wanted) and _trains(arguments):
         yield (
             f"{gpus} GPUs are visible, {REQUIRED_GPUS} asks for {wanted}: start with --gpus all, on a host that has "
             "NVIDIA's driver and container toolkit"
         )
 
 
-def shared_memory_problems(size: int | None, gpus: int) -> Iterator[str]:
+def shared_memory_problems(arguments: Sequence[str], size: int | None, gpus: int) -> Iterator[str]:
     """Whether /dev/shm of ``size`` bytes is as small as Docker makes it, which is too little for several GPUs."""
     from mypt_dist.run.doctor.machine import shared_memory
 
     result = shared_memory(size, gpus)
-    if gpus > 1 and result.status in ("warn", "fail"):
+    if _trains(arguments) and gpus > 1 and result.status in ("warn", "fail"):
         yield f"/dev/shm: {result.found}: {result.advice}"
 
 
@@ -93,6 +96,10 @@ def temporary_folder(environ: Mapping[str, str]) -> dict[str, str]:
     except OSError:
         return {}
     return {"TMPDIR": str(folder)}
+
+
+def _trains(arguments: Sequence[str]) -> bool:
+    return arguments[:1] in (["train"], ["launch"])
 
 
 def _nearest(folder: Path) -> Path:

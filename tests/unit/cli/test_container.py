@@ -63,11 +63,19 @@ def test_the_entry_point_is_replaced_by_the_command(enter: Enter) -> None:
     assert (done.returncode, done.stdout, done.stderr) == (0, "mypt runs alive runs\n", "")
 
 
-def test_what_a_container_lacks_is_told_in_a_line_each_and_nothing_is_started(enter: Enter) -> None:
+def test_without_the_gpus_that_it_requires_nothing_is_started(enter: Enter) -> None:
     done = enter("train", "small", MYPT_REQUIRE_GPU="8")
     assert (done.returncode, done.stdout) == (2, "")
     (line,) = done.stderr.splitlines()
     assert line.startswith("mypt: 0 GPUs are visible, MYPT_REQUIRE_GPU asks for 8: start with --gpus all")
+
+
+def test_other_lacks_are_told_in_a_line_each_and_left_to_the_command(enter: Enter, tmp_path: Path) -> None:
+    (tmp_path / "runs").touch()
+    (tmp_path / "runs").chmod(0o444)
+    done = enter("train", "small", "out=elsewhere")
+    assert (done.returncode, done.stdout) == (0, "mypt train small out=elsewhere\n")
+    assert done.stderr.startswith(f"mypt: {tmp_path}/runs cannot be written by uid {os.getuid()}: mount a folder")
 
 
 def test_train_on_several_gpus_is_a_launch_that_keeps_the_exit_codes_of_ranks() -> None:
@@ -113,9 +121,10 @@ def test_a_run_begins_with_as_many_gpus_as_it_requires(wanted: str, gpus: int, f
     [(64 * MIB, 1, True), (64 * MIB, 2, False), (None, 2, False), (200 * MIB, 8, False), (1024 * MIB, 8, True)],
 )
 def test_several_gpus_need_more_shared_memory_than_docker_gives(size: int | None, gpus: int, fine: bool) -> None:
-    found = list(shared_memory_problems(size, gpus))
+    found = list(shared_memory_problems(["train"], size, gpus))
     assert (found == []) is fine
     assert fine or "--shm-size" in found[0]
+    assert list(shared_memory_problems(["doctor"], size, gpus)) == []
 
 
 def test_where_tmp_cannot_be_written_temporary_files_go_to_the_cache(
