@@ -2,12 +2,15 @@
 
 import json
 import re
+import shutil
 import subprocess
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+
+import psutil
 
 ROOT = Path(__file__).parents[2]
 REVISION = "0123456789abcdef0123456789abcdef01234567"
@@ -51,8 +54,12 @@ class Builder:
         return Image(Path(self._buildah("mount", self._buildah("from", tag))), config)
 
     def close(self) -> None:
-        """Unmount."""
+        """Unmount, and give back the disk."""
         self._buildah("rm", "--all")
+        mounted = [part.mountpoint for part in psutil.disk_partitions(all=True)]
+        for place in sorted((path for path in mounted if Path(path).is_relative_to(self._folder)), reverse=True):
+            _succeed("umount", place)
+        shutil.rmtree(self._folder)
 
     def _buildah(self, *arguments: str) -> str:
         places = ["--root", str(self._folder / "store"), "--runroot", str(self._folder / "run")]
