@@ -72,7 +72,11 @@ class Builder:
         known = {
             key: settings[key] for key in ("cert", "find-links", "index-url", "extra-index-url") if key in settings
         }
-        folders = [Path(word.removeprefix("file://")) for value in known.values() for word in value.split()]
+        words = [word for value in known.values() for word in value.split()]
+        # An index that is a folder links to files beside it.
+        folders = {
+            Path(word.removeprefix("file://")).parent if word.startswith("file:") else Path(word) for word in words
+        }
         mounts = [f"{folder}:{folder}:ro" for folder in folders if folder.is_dir()]
         if "cert" in known:
             # Not in its own place, into which Debian's package of certificates writes.
