@@ -4,8 +4,9 @@
 #
 # Which torch: docs/how-to/docker.md lists the flavours with the drivers that they need.
 #
-# Debian 12 of 2026-08-24, and not CUDA's images: torch's wheels bring CUDA, cuDNN and NCCL, and the driver's libraries come
-# from the host. Another base must have Python >= 3.11, and the same one as the builder, whose environment is copied.
+# Debian 12, and not CUDA's images: torch's wheels bring CUDA, cuDNN and NCCL, and the driver's libraries come from the
+# host. Another base must have Python >= 3.11, and the same one as the builder, whose environment is copied. The digest
+# is the one that other projects' files give for that tag; the tests build on a Debian of their own and do not pull it.
 ARG BASE_IMAGE=docker.io/library/debian:bookworm-20260824-slim@sha256:88200866dfff7ea7f5cbcb6ec7c8a701889efe6fe859fe64d6990e4b07ea4171
 ARG BUILDER_IMAGE=${BASE_IMAGE}
 
@@ -26,7 +27,7 @@ RUN --mount=type=cache,target=/root/.cache/pip \
 # The dependencies before the code, so that a change of code rebuilds little and is pulled quickly.
 COPY pyproject.toml ./
 RUN --mount=type=cache,target=/root/.cache/pip \
-    /opt/mypt/bin/python -c 'import tomllib; project = tomllib.load(open("pyproject.toml", "rb"))["project"]; print(*project["dependencies"], *project["optional-dependencies"]["s3"], *project["optional-dependencies"]["postgres"], sep="\n")' > requirements.txt \
+    /opt/mypt/bin/python -c 'import tomllib; project = tomllib.load(open("pyproject.toml", "rb"))["project"]; extras = project["optional-dependencies"]; print(*project["dependencies"], *extras["s3"], *extras["postgres"], sep="\n")' > requirements.txt \
  && /opt/mypt/bin/pip install -c constraints.txt -r requirements.txt
 COPY . .
 RUN --mount=type=cache,target=/root/.cache/pip \
