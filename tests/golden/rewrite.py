@@ -8,9 +8,10 @@ from mypt_dist.config import load_mapping
 from mypt_dist.config.presets import names
 from mypt_dist.run.config import RunConfig
 from mypt_dist.run.reference import run_file_page
-from mypt_dist.run.schema import json_schema
+from mypt_dist.run.schema import What, json_schema
 
 ROOT = Path(__file__).parents[2]
+SCHEMAS: tuple[What, ...] = ("run", "preset", "mixture")
 GOLDEN = Path(__file__).parent / "presets.json"
 
 
@@ -27,7 +28,7 @@ def resolved() -> dict[str, Any]:
 
 def files() -> dict[Path, str]:
     """Content by file."""
-    schemas = {ROOT / f"configs/schema/{what}.schema.json": json_schema(what) for what in ("run", "preset")}
+    schemas = {ROOT / f"configs/schema/{what}.schema.json": json_schema(what) for what in SCHEMAS}
     return {
         GOLDEN: json.dumps(resolved(), indent=1) + "\n",
         **{path: json.dumps(schema, indent=1) + "\n" for path, schema in schemas.items()},

@@ -101,9 +101,10 @@ def test_bytes_are_those_of_the_learned_labels() -> None:
     assert step.num_bytes() == int(LENGTHS[labels].sum())
 
 
-def test_epochs_are_told_for_every_source() -> None:
-    found = loader([stream(400), stream(400)]).epochs(48 * 3)
-    assert found == {"s0": 48 / 49, "s1": 96 / 49}
+def test_tokens_and_epochs_are_told_for_every_source() -> None:
+    found = loader([stream(400), stream(400)]).metrics(48 * 3)
+    assert {name: found[f"data/epoch/{name}"] for name in ("s0", "s1")} == {"s0": 48 / 49, "s1": 96 / 49}
+    assert {name: found[f"data/tokens/{name}"] for name in ("s0", "s1")} == {"s0": 48 * CONTEXT, "s1": 96 * CONTEXT}
 
 
 def test_a_stream_shorter_than_a_window_is_refused() -> None:
