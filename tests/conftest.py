@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -92,6 +93,29 @@ def start_ranks(
     )
     assert not check or done.returncode == 0, done.stdout + done.stderr
     return done
+
+
+@pytest.fixture(scope="session")
+def forked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Launch]:
+    """As `launch`, without a launcher, and without the seconds in which every rank imports what all of them do.
+
+    All ranks must end well, and what they say is one text.
+    """
+    from lives import ForkServer
+
+    folder = tmp_path_factory.mktemp("forked")
+    with ForkServer() as plain, ForkServer("deepspeed") as zero:
+        numbers = count()
+
+        def run(ranks: int, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+            server = zero if "ACCELERATE_USE_DEEPSPEED" in environment else plain
+            log = folder / f"{next(numbers)}.log"
+            life = server.run(ranks, list(arguments), log, environment)
+            codes = life.wait(600)
+            assert set(codes) == {0}, f"{codes}\n{life.said()}"
+            return subprocess.CompletedProcess(arguments, 0, life.said(), "")
+
+        yield run
 
 
 def launch_command(ranks: int, *arguments: str) -> list[str]:

@@ -116,11 +116,12 @@ class ColdLife(Life):
 class ForkServer:
     """Starts ranks from a process that has imported everything."""
 
-    def __init__(self) -> None:
+    def __init__(self, *modules: str) -> None:
+        """``modules`` are imported beforehand as well."""
         # Without coverage: what runs here is run, and measured, elsewhere too.
         environment = {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE_")}
         self._process = subprocess.Popen(
-            [sys.executable, str(Path(__file__).with_name("fork_server.py"))],
+            [sys.executable, str(Path(__file__).with_name("fork_server.py")), *modules],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -161,6 +162,12 @@ class ForkServer:
             request = {"ranks": [own], "arguments": ["train", str(run_file), *overrides], "log": str(log)}
             pids += self.ask(request)
         return Life(self, pids, log)
+
+    def run(self, ranks: int, arguments: list[str], log: Path, environment: Mapping[str, str]) -> Life:
+        """Start ``python`` with these arguments on so many ranks, all of which write into ``log``."""
+        port = free_port()
+        each = [{**environment, **rank_variables(rank, ranks, port)} for rank in range(ranks)]
+        return Life(self, self.ask({"ranks": each, "arguments": arguments, "log": str(log), "script": True}), log)
 
     def ask(self, request: Mapping[str, Any]) -> Any:
         assert self._process.stdin is not None

@@ -86,15 +86,15 @@ def facts(folder: Path) -> tuple[Any, ...]:
 
 
 def test_both_ranks_skip_the_same_windows_and_a_resume_does_too(
-    whole: Path, damaged: Path, tmp_path: Path, launch: Any
+    whole: Path, damaged: Path, tmp_path: Path, forked: Any
 ) -> None:
     skip = {"on_damage": "skip", "max_damaged": 0.3}
     two = run_file(tmp_path, "two", damaged, **skip)
-    launch(2, "-m", "mypt_dist", "train", str(two))
+    forked(2, "-m", "mypt_dist", "train", str(two))
     assert alone(str(run_file(tmp_path, "one", damaged, **skip))).returncode == 0
     resumed = run_file(tmp_path, "resumed", damaged, **skip, reader="pread")
     assert alone(str(resumed), "train.stop_after=3").returncode == 0
-    launch(2, "-m", "mypt_dist", "train", str(resumed))
+    forked(2, "-m", "mypt_dist", "train", str(resumed))
     assert alone(str(run_file(tmp_path, "whole", whole))).returncode == 0
     step, samples, tokens, order_hash, damage = facts(tmp_path / "two")
     assert facts(tmp_path / "one") == facts(tmp_path / "resumed") == (step, samples, tokens, order_hash, damage)

@@ -29,20 +29,20 @@ ENGINES: dict[str, tuple[int, dict[str, str]]] = {
 }
 
 
-def poisoned(launch: Any, mapping: dict[str, Any], folder: Path, ranks: int, *how: str, **environment: str) -> Any:
+def poisoned(forked: Any, mapping: dict[str, Any], folder: Path, ranks: int, *how: str, **environment: str) -> Any:
     """What every rank told, and what was printed."""
     path = folder / "run.json"
     path.write_text(json.dumps(mapping))
-    done = launch(ranks, SCRIPT, str(folder), str(path), *how, **environment)
-    return [json.loads((folder / f"told-{rank}.json").read_text()) for rank in range(ranks)], done.stderr
+    done = forked(ranks, SCRIPT, str(folder), str(path), *how, **environment)
+    return [json.loads((folder / f"told-{rank}.json").read_text()) for rank in range(ranks)], done.stdout
 
 
 @pytest.mark.parametrize("engine", list(ENGINES) if SOAK else ["DDP x2", "FSDP2 x2", "ZeRO-1 x2", "ZeRO-3 x2"])
 def test_a_nan_on_one_rank_is_skipped_by_all_and_changes_no_bit(
-    engine: str, run_mapping: dict[str, Any], launch: Any, tmp_path: Path
+    engine: str, run_mapping: dict[str, Any], forked: Any, tmp_path: Path
 ) -> None:
     ranks, environment = ENGINES[engine]
-    told, printed = poisoned(launch, run_mapping, tmp_path, ranks, "1", "3", **environment)
+    told, printed = poisoned(forked, run_mapping, tmp_path, ranks, "1", "3", **environment)
     assert [rank["code"] for rank in told] == [0] * ranks
     expected = [{"call": call, "skipped": call == 3, "changed": call != 3} for call in range(1, 7)]
     assert [rank["updates"] for rank in told] == [expected] * ranks
@@ -54,11 +54,11 @@ def test_a_nan_on_one_rank_is_skipped_by_all_and_changes_no_bit(
 
 
 def test_a_storm_of_nans_ends_in_the_last_healthy_checkpoint_and_passes_over_its_samples(
-    run_mapping: dict[str, Any], launch: Any, tmp_path: Path
+    run_mapping: dict[str, Any], forked: Any, tmp_path: Path
 ) -> None:
     train = {**run_mapping["train"], "steps": 12, "save_every": 2, "guard": {"max_skips": 5}}
     mapping = {**run_mapping, "train": train, "checkpoints": {**AT_ONCE, "keep_last": 2, "keep_best": None}}
-    told, printed = poisoned(launch, mapping, tmp_path, 2, "0", "5,6,7,8,9")
+    told, printed = poisoned(forked, mapping, tmp_path, 2, "0", "5,6,7,8,9")
     assert [rank["code"] for rank in told] == [0, 0]
     assert [update["call"] for update in told[1]["updates"] if update["skipped"]] == [5, 6, 7, 8, 9]
     assert "went back from step 9 to 4 and passed over samples 32 to 72" in printed
@@ -71,24 +71,24 @@ def test_a_storm_of_nans_ends_in_the_last_healthy_checkpoint_and_passes_over_its
     count("a storm of NaNs", "back to the last healthy checkpoint, its samples passed over", updates_skipped=5, lost=0)
 
 
-def test_a_resume_replays_the_ledger(run_mapping: dict[str, Any], launch: Any, tmp_path: Path) -> None:
+def test_a_resume_replays_the_ledger(run_mapping: dict[str, Any], forked: Any, tmp_path: Path) -> None:
     train = {**run_mapping["train"], "steps": 12, "save_every": 2, "guard": {"max_skips": 2}, "stop_after": 5}
     mapping = {**run_mapping, "train": train, "checkpoints": AT_ONCE}
-    poisoned(launch, mapping, tmp_path, 2, "0", "3,4")
+    poisoned(forked, mapping, tmp_path, 2, "0", "3,4")
     back, first = (open_checkpoint(tmp_path / f"run/checkpoints/step-{step:08d}").manifest for step in (2, 5))
     assert (back.step, back.samples) == (2, 32), "an interruption right after going back does not meet them again"
     assert (first.step, first.samples) == (5, 56), "two steps, two that taught nothing, three more"
-    poisoned(launch, {**mapping, "train": {**train, "stop_after": 7}}, tmp_path, 2, "0", "99")
+    poisoned(forked, {**mapping, "train": {**train, "stop_after": 7}}, tmp_path, 2, "0", "99")
     second = open_checkpoint(tmp_path / "run").manifest
     assert (second.step, second.samples) == (7, 72)
     assert second.skipped == first.skipped == back.skipped != ()
 
 
 def test_a_flipped_bit_in_one_ranks_weights_is_found_before_it_is_saved(
-    run_mapping: dict[str, Any], launch: Any, tmp_path: Path
+    run_mapping: dict[str, Any], forked: Any, tmp_path: Path
 ) -> None:
     mapping = {**run_mapping, "train": {**run_mapping["train"], "batch_size": 9}}
-    told, printed = poisoned(launch, mapping, tmp_path, 3, "1", "5", "flip")
+    told, printed = poisoned(forked, mapping, tmp_path, 3, "1", "5", "flip")
     assert [rank["code"] for rank in told] == [4, 4, 4]
     assert "step 6: the weights of rank 1 differs from ranks 0, 2" in printed
     assert [summary.step for summary in list_checkpoints(tmp_path / "run")] == [3]

@@ -44,12 +44,12 @@ def saved_steps(run: Path) -> list[int]:
 
 
 def test_a_killed_writer_of_one_rank_drops_the_save_on_both_and_the_next_one_commits(
-    run_mapping: dict[str, Any], launch: Any, tmp_path: Path
+    run_mapping: dict[str, Any], forked: Any, tmp_path: Path
 ) -> None:
     run_file = write_run(run_mapping, tmp_path, "run", steps=MANY)
-    done = launch(2, str(SCRIPT), str(run_file), "once", str(tmp_path))
+    done = forked(2, str(SCRIPT), str(run_file), "once", str(tmp_path))
     assert (
-        "step 200 was not saved: rank 1: the process that writes checkpoints ended (killed by SIGKILL)" in done.stderr
+        "step 200 was not saved: rank 1: the process that writes checkpoints ended (killed by SIGKILL)" in done.stdout
     )
     steps = saved_steps(tmp_path / "run")
     assert 200 not in steps
@@ -75,7 +75,7 @@ def test_writers_that_always_die_end_the_run_on_all_ranks_with_exit_code_5(
 
 
 def test_a_rank_killed_during_a_save_takes_its_writer_along_and_nothing_is_committed(
-    run_mapping: dict[str, Any], launch: Any, tmp_path: Path
+    run_mapping: dict[str, Any], launch: Any, forked: Any, tmp_path: Path
 ) -> None:
     run_file = write_run(run_mapping, tmp_path, "run", steps=MANY)
     launch(2, str(SCRIPT), str(run_file), "rank-killed", str(tmp_path), check=False)
@@ -83,7 +83,7 @@ def test_a_rank_killed_during_a_save_takes_its_writer_along_and_nothing_is_commi
         assert start_of(int((tmp_path / f"writer-{rank}").read_text())) is None, "no writer outlives its rank"
     left = [path.name for path in (tmp_path / "run/checkpoints").iterdir()]
     assert left == [name for name in left if ".partial-" in name], "nothing was committed"
-    launch(2, "-m", "mypt_dist", "train", str(run_file), f"train.stop_after={STEPS}")
+    forked(2, "-m", "mypt_dist", "train", str(run_file), f"train.stop_after={STEPS}")
     with open_checkpoint(tmp_path / "run") as found:
         assert found.manifest.step == STEPS
     assert not [path for path in (tmp_path / "run/checkpoints").iterdir() if "partial" in path.name]
@@ -91,12 +91,12 @@ def test_a_rank_killed_during_a_save_takes_its_writer_along_and_nothing_is_commi
 
 @pytest.mark.parametrize("engine", ["1", "DDP x2", "FSDP2 x2"] if SOAK else ["FSDP2 x2"])
 def test_a_background_checkpoint_is_a_blocking_one_byte_for_byte_and_a_run_that_died_resumes_from_it(
-    engine: str, run_mapping: dict[str, Any], launch: Any, tmp_path: Path
+    engine: str, run_mapping: dict[str, Any], forked: Any, tmp_path: Path
 ) -> None:
     ranks, environment = ENGINES[engine]
     for out, background in (("background", True), ("blocking", False)):
         run_file = write_run(run_mapping, tmp_path, out, background=background)
-        launch(ranks, "-m", "mypt_dist", "train", str(run_file), **environment)
+        forked(ranks, "-m", "mypt_dist", "train", str(run_file), **environment)
         assert saved_steps(tmp_path / out) == [5, 10, 12] or background
     ours, theirs = tmp_path / "background/checkpoints", tmp_path / "blocking/checkpoints"
     assert saved_steps(tmp_path / "background")[0] == 5
@@ -109,5 +109,5 @@ def test_a_background_checkpoint_is_a_blocking_one_byte_for_byte_and_a_run_that_
     for path in ours.iterdir():
         if path.name != "step-00000005":
             shutil.rmtree(path)
-    launch(ranks, "-m", "mypt_dist", "train", str(tmp_path / "background.json"), **environment)
+    forked(ranks, "-m", "mypt_dist", "train", str(tmp_path / "background.json"), **environment)
     assert tensors(ours / "step-00000012") == uninterrupted

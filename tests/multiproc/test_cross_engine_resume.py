@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 from engines import ENGINES
+from finished_runs import losses
 
 from mypt_dist.checkpoint import open_checkpoint
-from mypt_dist.tracking.journal import read_metrics
 
 # Many starts of ranks in one test or fixture: on a busy machine they take longer than a test may otherwise.
 pytestmark = [pytest.mark.multiproc, pytest.mark.timeout(1200)]
@@ -25,7 +25,7 @@ TOLERANCE = 1e-6
 
 
 @pytest.fixture(scope="module")
-def uninterrupted(launch: Any, dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+def uninterrupted(forked: Any, dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """The folder of a run of ten steps by engine, with checkpoints at 5 and 10."""
     folder = tmp_path_factory.mktemp("uninterrupted")
     done = {}
@@ -33,7 +33,7 @@ def uninterrupted(launch: Any, dataset: Path, tmp_path_factory: pytest.TempPathF
         ranks, environment = ENGINES[engine]
         out = folder / engine
         run_file = write_run(dataset, out, folder / f"{engine}.json")
-        launch(ranks, "-m", "mypt_dist", "train", str(run_file), **environment)
+        forked(ranks, "-m", "mypt_dist", "train", str(run_file), **environment)
         done[engine] = out
     return done
 
@@ -54,7 +54,7 @@ def write_run(dataset: Path, out: Path, path: Path) -> Path:
 
 @pytest.mark.parametrize("engine", RESUMED)
 def test_every_checkpoint_is_resumed(
-    engine: str, uninterrupted: dict[str, Path], dataset: Path, launch: Any, tmp_path: Path
+    engine: str, uninterrupted: dict[str, Path], dataset: Path, forked: Any, tmp_path: Path
 ) -> None:
     run_files = []
     for source, whole in uninterrupted.items():
@@ -62,7 +62,7 @@ def test_every_checkpoint_is_resumed(
         shutil.copytree(whole / f"checkpoints/step-{HALF:08}", out / f"checkpoints/step-{HALF:08}")
         run_files.append(write_run(dataset, out, tmp_path / f"{source}.json"))
     ranks, environment = ENGINES[engine]
-    launch(ranks, str(HERE / "resume_others.py"), str(WHOLE), *map(str, run_files), **environment)
+    forked(ranks, str(HERE / "resume_others.py"), str(WHOLE), *map(str, run_files), **environment)
     for source, whole in uninterrupted.items():
         assert_loaded_bit_by_bit(tmp_path / source, ranks)
         expected, found = losses(whole)[HALF:], losses(tmp_path / source)
@@ -83,7 +83,3 @@ def assert_loaded_bit_by_bit(run: Path, ranks: int) -> None:
                 assert hashlib.sha256(saved).hexdigest() == sha256, f"{name}[{start}:{start + length}]"
                 covered[name] = covered.get(name, 0) + length
         assert covered == {name: tensor.elements for name, tensor in checkpoint.manifest.tensors.items()}
-
-
-def losses(run: Path) -> list[float]:
-    return [row["train/loss"] for row in read_metrics(run) if "train/loss" in row]

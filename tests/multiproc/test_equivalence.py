@@ -44,11 +44,11 @@ class Run:
         }
 
 
-def runs(launch: Any, folder: Path, engine: str, cells: list[str]) -> dict[str, Run]:
+def runs(forked: Any, folder: Path, engine: str, cells: list[str]) -> dict[str, Run]:
     """All ``cells`` under one start of ``engine``."""
     ranks, environment = ENGINES[engine]
     folder.mkdir()
-    launch(ranks, str(SCRIPT), str(folder), *cells, **environment)
+    forked(ranks, str(SCRIPT), str(folder), *cells, **environment)
     return {cell: _joined(folder, cell, ranks) for cell in cells}
 
 
@@ -76,8 +76,8 @@ def _contiguous(parts: list[tuple[int, NDArray[np.float64]]]) -> NDArray[np.floa
 
 
 @pytest.fixture(scope="module")
-def reference(launch: Any, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Run]:
-    return runs(launch, tmp_path_factory.mktemp("one") / "cells", "1", cells_of("1"))
+def reference(forked: Any, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Run]:
+    return runs(forked, tmp_path_factory.mktemp("one") / "cells", "1", cells_of("1"))
 
 
 def cells_of(engine: str) -> list[str]:
@@ -111,9 +111,9 @@ def tolerance(cell: str) -> dict[str, float]:
 
 @pytest.mark.parametrize("engine", [name for name in ENGINES if name != "1"])
 def test_five_steps_are_those_of_one_process(
-    engine: str, reference: dict[str, Run], launch: Any, tmp_path: Path
+    engine: str, reference: dict[str, Run], forked: Any, tmp_path: Path
 ) -> None:
-    found = runs(launch, tmp_path / "cells", engine, [*cells_of(engine), MUTANT])
+    found = runs(forked, tmp_path / "cells", engine, [*cells_of(engine), MUTANT])
     mutant = found.pop(MUTANT).error(reference[reference_of(MUTANT)])
     errors = {cell: run.error(reference[reference_of(cell)]) for cell, run in found.items()}
     beyond = {

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from finished_runs import losses
 
 from mypt_dist.checkpoint import open_checkpoint
-from mypt_dist.tracking.journal import read_metrics
 
 pytestmark = pytest.mark.multiproc
 
@@ -44,10 +44,6 @@ def expected(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[d
     out = tmp_path_factory.mktemp("reference") / "run"
     mypt_dist.train({**mapping, "out": str(out)})
     return mapping, losses(out)
-
-
-def losses(run: Path) -> list[float]:
-    return [row["train/loss"] for row in read_metrics(run) if "train/loss" in row]
 
 
 def run_file(mapping: dict[str, Any], tmp_path: Path) -> Path:

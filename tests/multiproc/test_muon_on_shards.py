@@ -8,5 +8,5 @@ import pytest
 pytestmark = pytest.mark.multiproc
 
 
-def test_muon_on_shards_is_muon_on_whole_matrices_bit_by_bit(launch: Any) -> None:
-    launch(4, str(Path(__file__).parent / "muon_on_shards.py"))
+def test_muon_on_shards_is_muon_on_whole_matrices_bit_by_bit(forked: Any) -> None:
+    forked(4, str(Path(__file__).parent / "muon_on_shards.py"))
