@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mypt_dist.data.course import Cap, Phase, lay_out
 from mypt_dist.data.interleave import EXACT_PERIOD, ROUNDED_PERIOD, interleave, is_exact, quotas
 from mypt_dist.data.order import BLOCK, GENESIS, Order, Shuffle, SourceShape, Windows, chain
 from mypt_dist.data.permute import derive_key, permute
@@ -233,5 +234,13 @@ def test_golden_vectors() -> None:
             "late": [list(row) for row in ids(order, 10**9, 4)],
             "chain": chain(chain(GENESIS, order.samples(0, 12)), order.samples(12, 12)),
         }
+    phases = [Phase(7, {"code": 1.0}), Phase(20, {"web": 0.35, "code": 0.65})]
+    course = lay_out({"web": 0.7, "code": 0.3}, phases, {"code": Cap(2000, "drop")}, None)
+    changed = lay_out({"web": 0.9, "code": 0.1}, phases, past=course.past(10**4))
+    curriculum = {
+        "first": [list(row) for row in ids(Order(sources, context=16, seed=1337, course=course), 0, 24)],
+        "late": [list(row) for row in ids(Order(sources, context=16, seed=1337, course=course), 10**9, 4)],
+        "stretches": [[first, dict(quota)] for first, quota in changed.past(10**9).stretches],
+    }
     digest = hashlib.sha256(permute(np.arange(99_991), 99_991, derive_key(7, "golden")).tobytes()).hexdigest()
-    assert {"orders": found, "permutation": digest} == GOLDEN
+    assert {"orders": found, "curriculum": curriculum, "permutation": digest} == GOLDEN
