@@ -56,7 +56,7 @@ class Interleave:
         return [rounds * int(whole) + int(part) for whole, part in zip(self.quota, partial, strict=True)]
 
 
-@lru_cache(maxsize=8)
+@lru_cache(maxsize=64)
 def interleave(quota: tuple[int, ...]) -> Interleave:
     """The sequence in which source j has ``quota[j]`` > 0 of every ``sum(quota)`` samples."""
     period = sum(quota)

@@ -94,17 +94,15 @@ class TokenGather:
         impossible token.
         """
         block = np.empty((len(samples), context + 1), dtype=np.int64)
-        if len(self._streams) == 1:
-            skipped = self._gather(self._streams[0], samples.start, block)
-            self._streams[0].check(block, self._vocab_size)
-        else:
-            skipped = []
+        starts, rows = self._by_stream(samples)
+        skipped: list[int] = []
+        for number, stream in enumerate(self._streams):
+            for row, blocks in stream.gather(starts[number], block, rows[number]).items():
+                skipped.append(row)
+                self.damaged.update(blocks)
+        if block.max(initial=0) >= self._vocab_size:
             for number, stream in enumerate(self._streams):
-                rows = np.flatnonzero(samples.source == number)
-                part = np.empty((len(rows), context + 1), dtype=np.int64)
-                skipped += rows[self._gather(stream, samples.start[rows], part)].tolist()
-                stream.check(part, self._vocab_size)
-                block[rows] = part
+                stream.check(block[rows[number]], self._vocab_size)
         tokens = torch.from_numpy(block)
         inputs, labels = tokens[:, :-1], tokens[:, 1:]
         if skipped:
@@ -113,12 +111,17 @@ class TokenGather:
         segments = None if self._document_end is None else segments_of(inputs, self._document_end)
         return Batch(inputs, labels, (len(samples) - len(skipped)) * context, segments)
 
-    def _gather(self, stream: TokenStream, starts: NDArray[np.int64], out: NDArray[np.int64]) -> list[int]:
-        """The rows that touch damaged blocks."""
-        skipped = stream.gather(starts, out)
-        for blocks in skipped.values():
-            self.damaged.update(blocks)
-        return list(skipped)
+    def _by_stream(self, samples: Samples) -> tuple[list[list[int]], list[Sequence[int]]]:
+        """Where the windows of each stream start, and which of ``samples`` they are."""
+        if len(self._streams) == 1:
+            return [samples.start.tolist()], [range(len(samples))]
+        starts: list[list[int]] = [[] for _ in self._streams]
+        rows: list[list[int]] = [[] for _ in self._streams]
+        # Plain Python: a step has few windows, and NumPy's calls cost more than they do here.
+        for row, (source, start) in enumerate(zip(samples.source.tolist(), samples.start.tolist(), strict=True)):
+            starts[source].append(start)
+            rows[source].append(row)
+        return starts, list(rows)
 
     def num_bytes(self, batches: Sequence[Batch]) -> int:
         """UTF-8 bytes that the learned labels of host ``batches`` stand for: what bits per byte are counted in."""

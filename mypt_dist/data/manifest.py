@@ -6,7 +6,15 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
-from pydantic import Field, SerializerFunctionWrapHandler, StrictInt, StrictStr, model_serializer
+from pydantic import (
+    AfterValidator,
+    Field,
+    SerializerFunctionWrapHandler,
+    StrictInt,
+    StrictStr,
+    WithJsonSchema,
+    model_serializer,
+)
 
 from mypt_dist.config import Config, read_json, validate
 from mypt_dist.data.blocks import DIGITS, blocks_of
@@ -26,6 +34,22 @@ Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Count = Annotated[int, Field(ge=0, strict=True)]
 
 
+def _spelled(text: str) -> str:
+    """``text``, if `bytes.hex` spells it so. Megabytes of it: a pattern would take longer than all the rest."""
+    try:
+        right = bytes.fromhex(text).hex() == text and len(text) % DIGITS == 0 and text
+    except ValueError:
+        right = False
+    if not right:
+        raise ValueError(f"must be {DIGITS} hexadecimal digits for each block")
+    return text
+
+
+Crcs = Annotated[
+    str, AfterValidator(_spelled), WithJsonSchema({"type": "string", "pattern": f"^([0-9a-f]{{{DIGITS}}})+$"})
+]
+
+
 class ShardEntry(Config):
     """One shard, as the manifest lists it."""
 
@@ -36,7 +60,7 @@ class ShardEntry(Config):
     tokens: Annotated[int, Field(gt=0, strict=True)]
     sha256: Sha256
     """Of the whole file, header included."""
-    crc32: Annotated[str, Field(pattern=r"^([0-9a-f]{8})+$")] | None = None
+    crc32: Crcs | None = None
     """Of each block of 1 MiB, one after the other. Datasets prepared before there were any have none."""
 
     @model_serializer(mode="wrap")
