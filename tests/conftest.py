@@ -29,6 +29,28 @@ SHARED_MEMORY = Path("/dev/shm")
 Launch = Callable[..., subprocess.CompletedProcess[str]]
 
 
+class Mypt:
+    """The command line in this process: what it printed, how it ended."""
+
+    def __init__(self, capsys: pytest.CaptureFixture[str]) -> None:
+        self._capsys = capsys
+
+    def __call__(self, *arguments: str | Path) -> tuple[int, str, str]:
+        from mypt_dist.cli import main
+
+        try:
+            code = main([str(a) for a in arguments])
+        except SystemExit as stop:
+            code = int(stop.code or 0)
+        out, err = self._capsys.readouterr()
+        return code, out, err
+
+
+@pytest.fixture
+def mypt(capsys: pytest.CaptureFixture[str]) -> Mypt:
+    return Mypt(capsys)
+
+
 @pytest.fixture(scope="session")
 def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Some 80 documents of byte tokens in several small shards, prepared by the real thing."""

@@ -10,32 +10,12 @@ from typing import Any
 
 import pytest
 import torch
+from conftest import Mypt
 
 import mypt_dist
-from mypt_dist.cli import main
 from mypt_dist.tracking.journal import read_metrics
 
 pytestmark = pytest.mark.e2e
-
-
-class Mypt:
-    """The command line in this process: what it printed, how it ended."""
-
-    def __init__(self, capsys: pytest.CaptureFixture[str]) -> None:
-        self._capsys = capsys
-
-    def __call__(self, *arguments: str | Path) -> tuple[int, str, str]:
-        try:
-            code = main([str(a) for a in arguments])
-        except SystemExit as stop:
-            code = int(stop.code or 0)
-        out, err = self._capsys.readouterr()
-        return code, out, err
-
-
-@pytest.fixture
-def mypt(capsys: pytest.CaptureFixture[str]) -> Mypt:
-    return Mypt(capsys)
 
 
 @pytest.fixture(scope="module")

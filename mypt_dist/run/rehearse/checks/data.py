@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from mypt_dist.data.curriculum import MORE_DATA, Measure, over_limits
 from mypt_dist.data.manifest import DatasetManifest
 from mypt_dist.errors import ConfigError, MyptError
-from mypt_dist.run.plan.batches import amounts, windows_of
+from mypt_dist.run.plan.batches import SourceAmount, amounts, windows_of
 from mypt_dist.run.rehearse.case import Case, SourceSight
 from mypt_dist.run.rehearse.findings import Finding
 
@@ -92,29 +92,35 @@ def window(case: Case) -> Iterator[Finding]:
             )
 
 
+def phases(case: Case) -> Iterator[Finding]:
+    """Phases of a curriculum that do not follow each other, and sources without anything to read."""
+    try:
+        _reads(case)
+    except ConfigError as error:
+        yield Finding(
+            "data.phases", str(error), "the run is refused when its order is made", "give each phase a later end"
+        )
+
+
 def epochs(case: Case) -> Iterator[Finding]:
     """A source that would be read more often than its `max_epochs` allows."""
-    data, train = case.config.data, case.config.train
-    tokens = {name: s.manifest.splits.train.tokens if s.manifest else None for name, s in case.around.sources.items()}
-    if set(tokens) != set(data.named_sources()) or any(True for _ in window(case)):
-        return
-    context = case.config.model.context
     try:
-        reads = amounts(data, tokens, train.steps * train.batch_size, Measure(train.batch_size, context))
-    except ConfigError as error:
-        yield Finding("data.phases", str(error), "the run is refused when its order is made", "correct it")
+        reads = _reads(case)
+    except ConfigError:
         return
-    windows = {name: windows_of(count, context) for name, count in tokens.items()}
-    for name, times in over_limits(data, windows, {amount.name: amount.samples for amount in reads}).items():
+    sources, context = case.config.data.named_sources(), case.config.model.context
+    windows = {amount.name: windows_of(amount.tokens, context) for amount in reads}
+    over = over_limits(case.config.data, windows, {amount.name: amount.samples for amount in reads}) if reads else {}
+    for name, times in over.items():
         yield Finding(
             f"data.sources.{name}.max_epochs",
-            f"{data.named_sources()[name].epochs:g}, but the run reads it {times:.2f} times",
+            f"{sources[name].epochs:g}, but the run reads it {times:.2f} times",
             "the run is refused when its order is made",
             f"lower train.steps or the source's weight, or {MORE_DATA}",
         )
 
 
-def measured_on(case: Case) -> Iterator[Finding]:
+def evaluation_sets(case: Case) -> Iterator[Finding]:
     """A dataset of `evaluation.sets` that cannot be read."""
     for name, one in case.config.evaluation.sets.items():
         try:
@@ -128,6 +134,15 @@ def measured_on(case: Case) -> Iterator[Finding]:
             )
 
 
+def _reads(case: Case) -> list[SourceAmount]:
+    """What the run reads of each source, none where nobody knows. Raises `ConfigError`."""
+    data, train, context = case.config.data, case.config.train, case.config.model.context
+    tokens = {name: s.manifest.splits.train.tokens if s.manifest else None for name, s in case.around.sources.items()}
+    if set(tokens) != set(data.named_sources()) or any(True for _ in window(case)):
+        return []
+    return amounts(data, tokens, train.steps * train.batch_size, Measure(train.batch_size, context))
+
+
 def _known(case: Case) -> list[tuple[str, SourceSight]]:
     return [(name, source) for name, source in case.around.sources.items() if source.manifest]
 
@@ -136,4 +151,14 @@ def _key(case: Case, name: str) -> str:
     return "data.path" if case.config.data.path is not None else f"data.sources.{name}.path"
 
 
-CHECKS = (dataset_missing, dataset_damaged, vocabulary, token_ids, tokenizers_differ, window, epochs, measured_on)
+CHECKS = (
+    dataset_missing,
+    dataset_damaged,
+    vocabulary,
+    token_ids,
+    tokenizers_differ,
+    window,
+    phases,
+    epochs,
+    evaluation_sets,
+)
