@@ -1,5 +1,5 @@
 # `make quickstart` and `make test` are all a newcomer needs: both create .venv first.
-.PHONY: help install quickstart test check format golden matrices faults bench test-soak test-cluster wheel
+.PHONY: help install quickstart test check format golden matrices faults bench test-gpu test-soak test-cluster wheel
 PYTHON ?= python3
 BIN := .venv/bin
 RUN := $(BIN)/python -m
@@ -25,7 +25,7 @@ test: install  ## all tests, with branch coverage
 
 check: install  ## format, lint, types, layers, dependencies, spelling
 	$(BIN)/ruff format --check . && $(BIN)/ruff check . && $(BIN)/mypy && $(BIN)/lint-imports
-	$(BIN)/deptry . && $(BIN)/codespell
+	$(BIN)/deptry . && $(BIN)/codespell && $(BIN)/yamllint --strict launch
 
 format: install  ## rewrite the code as `make check` wants it
 	$(BIN)/ruff format . && $(BIN)/ruff check --fix .
@@ -42,6 +42,9 @@ faults: install  ## write the counts of the last fault tests into the docs
 bench: install  ## measure against peers and limits; about half an hour
 	$(BIN)/pip install --quiet -c constraints.txt -e '.[bench]'
 	$(RUN) benchmarks
+
+test-gpu: install  ## what needs a GPU
+	$(RUN) pytest -m gpu tests/gpu
 
 test-soak: install  ## the fault tests with all their points; about an hour
 	MYPT_SOAK=1 $(RUN) pytest -n 2 --dist loadfile -s tests/faults tests/multiproc/test_background_saves.py

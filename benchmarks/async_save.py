@@ -26,7 +26,7 @@ from pathlib import Path
 import torch
 
 from benchmarks.checkpoint import describe, state
-from benchmarks.race import Contestant, Ratio, Turns, markdown, race, write_json
+from benchmarks.race import Contestant, Ratio, Turns, markdown, parser, race, write_json
 from mypt_dist.checkpoint import (
     BackgroundSaves,
     CheckpointStore,
@@ -147,12 +147,10 @@ def contest(name: str, folder: Path) -> None:
 
 def main() -> None:
     """Run the rounds and print the table, or be one contestant."""
-    parser = argparse.ArgumentParser(description="Time for which a background save holds training up.")
-    parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument("--json", type=Path, help="write all times there as well")
-    parser.add_argument("--contestant", help=argparse.SUPPRESS)
-    parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
-    arguments = parser.parse_args()
+    options = parser("Time for which a background save holds training up.")
+    options.add_argument("--contestant", help=argparse.SUPPRESS)
+    options.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
+    arguments = options.parse_args()
     if arguments.contestant:
         contest(arguments.contestant, arguments.folder)
         return

@@ -29,7 +29,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.race import Ratio, markdown, write_json
+from benchmarks.race import Ratio, markdown, parser, write_json
 from mypt_dist.checkpoint import CheckpointStore, FileEntry, Manifest, Segment, TensorEntry, open_checkpoint
 from mypt_dist.checkpoint.layout import MANIFEST, step_name
 from mypt_dist.world import Solo
@@ -180,12 +180,10 @@ def medians(pairs: list[tuple[float, float]]) -> list[str]:
 
 def main() -> None:
     """Run the rounds and print the table, or be one contestant and print its seconds."""
-    parser = argparse.ArgumentParser(description="Time a verified checkpoint against the plain work on its bytes.")
-    parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument("--json", type=Path, help="write all times there as well")
-    parser.add_argument("--contestant", help=argparse.SUPPRESS)
-    parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
-    arguments = parser.parse_args()
+    options = parser("Time a verified checkpoint against the plain work on its bytes.")
+    options.add_argument("--contestant", help=argparse.SUPPRESS)
+    options.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
+    arguments = options.parse_args()
     if arguments.contestant:
         work, _, who = arguments.contestant.partition("-")
         print(CONTESTANTS[work][who == "plain"](arguments.folder))

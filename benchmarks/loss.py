@@ -12,15 +12,13 @@ Cases: 50 304 ids with 8 x 256 tokens, and 320 ids with 16 x 256, in fp32 and bf
 process less what it held before its first pass.
 """
 
-import argparse
 import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from benchmarks.race import Contestant, Ratio, Turns, markdown, race, write_json
+from benchmarks.race import Contestant, Ratio, Turns, markdown, parser, race, write_json
 
 WIDTH, CONTEXT = 384, 256
 
@@ -92,11 +90,9 @@ def contest(name: str, case: Case, bf16: bool, turns: Turns) -> None:
 
 def main() -> None:
     """Run the races and print the table, or be one contestant."""
-    parser = argparse.ArgumentParser(description="Time the chunked loss against the plain one, and compare its memory.")
-    parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument("--json", type=Path)
-    parser.add_argument("--contestant", nargs=3, metavar=("NAME", "CASE", "PRECISION"))
-    arguments = parser.parse_args()
+    options = parser("Time the chunked loss against the plain one, and compare its memory.")
+    options.add_argument("--contestant", nargs=3, metavar=("NAME", "CASE", "PRECISION"))
+    arguments = options.parse_args()
     if arguments.contestant:
         name, case, precision = arguments.contestant
         answers, sys.stdout = sys.stdout, sys.stderr

@@ -1,5 +1,6 @@
 """Contestants in processes of their own, taking turns: ratios of a round hold although the machine's speed drifts."""
 
+import argparse
 import json
 import resource
 import statistics
@@ -85,6 +86,14 @@ class Turns:
 
 def _most_resident_mib() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def parser(description: str) -> argparse.ArgumentParser:
+    """The options that all benchmarks have."""
+    options = argparse.ArgumentParser(description=description)
+    options.add_argument("--rounds", type=int, default=15)
+    options.add_argument("--json", type=Path, help="write all times there as well")
+    return options
 
 
 def race(contestants: Sequence[Contestant], rounds: int) -> dict[str, list[float]]:

@@ -12,7 +12,6 @@ On a CPU they train a small model, on a GPU one of GPT-2's size, of which memory
 the median over rounds of the bare loop's time divided by the contestant's: above 1 is faster than bare.
 """
 
-import argparse
 import sys
 import tempfile
 import time
@@ -21,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
-from benchmarks.race import Contestant, Ratio, Turns, markdown, race, write_json
+from benchmarks.race import Contestant, Ratio, Turns, markdown, parser, race, write_json
 
 
 @dataclass(frozen=True)
@@ -39,7 +38,7 @@ class Size:
 
 
 ON_CPU = Size(layers=6, heads=6, width=384, context=256, batch=16, vocab=320, turn=2)
-ON_GPU = Size(layers=12, heads=12, width=768, context=1024, batch=32, vocab=50304, turn=20)
+ON_GPU = Size(layers=12, heads=12, width=768, context=1024, batch=8, vocab=50304, turn=20)
 WARM_UP = 4
 TARGETS = {"ours fp32": 0.97, "ours bf16": 1.0, "ours compiled fp32": 1.0, "ours compiled bf16": 1.0}
 
@@ -195,12 +194,10 @@ CONTESTANTS: dict[str, Callable[[Path, bool, bool, Pacer], None]] = {"bare": bar
 
 def main() -> None:
     """Run the race and print the table, or be one contestant."""
-    parser = argparse.ArgumentParser(description="Time whole training steps against a bare loop and a peer.")
-    parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument("--json", type=Path)
-    parser.add_argument("--precision", choices=("fp32", "bf16"), action="append")
-    parser.add_argument("--contestant", nargs=4, metavar=("NAME", "PRECISION", "COMPILED", "DATA"))
-    arguments = parser.parse_args()
+    options = parser("Time whole training steps against a bare loop and a peer.")
+    options.add_argument("--precision", choices=("fp32", "bf16"), action="append")
+    options.add_argument("--contestant", nargs=4, metavar=("NAME", "PRECISION", "COMPILED", "DATA"))
+    arguments = options.parse_args()
     if arguments.contestant:
         name, precision, compiled, data = arguments.contestant
         answers, sys.stdout = sys.stdout, sys.stderr

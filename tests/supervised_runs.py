@@ -12,6 +12,9 @@ from pathlib import Path
 from mypt_dist.checkpoint import Manifest, open_checkpoint
 from mypt_dist.launch.exit_notes import FOLDER
 
+PATIENCE_S = 300
+"""For what takes some seconds where nobody else wants the processor: a supervisor waits, ranks start, a save ends."""
+
 
 def start(run_file: Path, *arguments: str) -> "subprocess.Popen[str]":
     """A supervisor of two CPU ranks that train ``run_file``."""
@@ -77,7 +80,7 @@ def committed(run: Path) -> set[str]:
 
 def wait_for_another_checkpoint(run: Path, supervisor: "subprocess.Popen[str]") -> None:
     """Beside those that are there."""
-    before, deadline = committed(run), time.monotonic() + 120
+    before, deadline = committed(run), time.monotonic() + PATIENCE_S
     while not committed(run) - before:
         assert supervisor.poll() is None, supervisor.communicate()[0]
         assert time.monotonic() < deadline

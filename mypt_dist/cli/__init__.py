@@ -41,7 +41,8 @@ def _main(arguments: Sequence[str] | None) -> int:
 
 def _say(error: MyptError) -> None:
     """One message for all ranks; a rank that alone knows what went wrong speaks for itself."""
-    rank = int(os.environ.get("RANK", "0"))
+    # A rank's number without the number of ranks is a leftover, and no reason to be silent.
+    rank = int(os.environ.get("RANK", "0")) if "WORLD_SIZE" in os.environ else 0
     # The exit code says it too, if nobody reads this.
     with suppress(OSError):
         if rank == 0:

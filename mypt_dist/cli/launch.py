@@ -11,6 +11,7 @@ from mypt_dist.cli.tables import print_json, print_table
 from mypt_dist.cli.train import AllowChange, Overrides
 
 if TYPE_CHECKING:
+    from mypt_dist.launch.allotment import Allotment
     from mypt_dist.launch.command import Command
     from mypt_dist.launch.plan import Launch
     from mypt_dist.run.config import RunConfig
@@ -35,6 +36,7 @@ def launch(
     address: Annotated[str | None, typer.Option(metavar="HOST", help="By which all machines reach number 0.")] = None,
     port: Annotated[int | None, typer.Option(min=0, max=65535, help="There; on one machine any free one.")] = None,
     cpu: Annotated[bool, typer.Option("--cpu", help="Compute on CPUs: to try any target on a laptop.")] = False,
+    plain: Annotated[bool, typer.Option("--plain", help="Take nothing from Slurm, Kubernetes or SkyPilot.")] = False,
     allow_change: AllowChange = None,
     supervise: Annotated[bool, typer.Option("--supervise", help="Stay, and restart after faults that pass.")] = False,
     max_restarts: Annotated[
@@ -48,7 +50,8 @@ def launch(
 ) -> None:
     """Train what a run file describes on several ranks, shared as a launch file says.
 
-    Launch file and run file are checked first; then this process becomes the launcher, or its supervisor.
+    Launch file and run file are checked first; then this process becomes the launcher, or its supervisor. What Slurm,
+    Kubeflow Trainer, an indexed job or SkyPilot says of nodes and GPUs need not be said again.
     """
     if list_:
         _list(as_json)
@@ -57,12 +60,15 @@ def launch(
 
     if target is None or run_file is None:
         raise ConfigError("mypt launch needs a TARGET and a RUNFILE; mypt launch --list shows the targets")
+    from mypt_dist.launch.allotment import Allotment, read_allotment, settle
     from mypt_dist.launch.command import command
     from mypt_dist.launch.files import read_launch_file
     from mypt_dist.launch.plan import Place, plan
 
-    place = Place(ranks, replicas, nodes, node_rank, address, port, cpu)
-    launch = plan(read_launch_file(target), place)
+    file = read_launch_file(target)
+    allotment = Allotment() if plain else read_allotment(os.environ)
+    place = settle(file, Place(ranks, replicas, nodes, node_rank, address, port, cpu), allotment)
+    launch = plan(file, place)
     config = _checked(run_file, overrides or [], launch.topology.ranks)
     limits = Limits(max_restarts, min_ranks)
     check_limits(launch, limits, supervise)
@@ -72,11 +78,11 @@ def launch(
         arguments += [text for key in allow_change or [] for text in ("--allow-change", key)]
     found = command(launch, arguments, os.environ, len(os.sched_getaffinity(0)))
     if as_json:
-        _print_json(launch, found)
+        _print_json(launch, allotment, found)
     elif dry_run:
-        print(found.shell())
+        print(_described(allotment, found))
     else:
-        print(found.shell(), file=sys.stderr, flush=True)
+        print(_described(allotment, found), file=sys.stderr, flush=True)
         if supervise:
             raise typer.Exit(supervised(launch, place, config, arguments, limits))
         os.execvpe(found.arguments[0], found.arguments, {**os.environ, **found.environment})
@@ -92,10 +98,17 @@ def _checked(run_file: str, overrides: list[str], ranks: int) -> "RunConfig":
     return config
 
 
-def _print_json(launch: "Launch", found: "Command") -> None:
+def _described(allotment: "Allotment", found: "Command") -> str:
+    """For a shell, below a comment that says what it follows from."""
+    told = ", ".join(allotment.lines())
+    return f"# {allotment.scheduler}: {told}\n{found.shell()}" if told else found.shell()
+
+
+def _print_json(launch: "Launch", allotment: "Allotment", found: "Command") -> None:
     from dataclasses import asdict
 
     about = {"target": launch.file.name, "file": str(launch.file.path), "topology": asdict(launch.topology)}
+    about["allotment"] = asdict(allotment)
     print_json({**about, "environment": found.environment, "command": found.arguments, "shell": found.shell()})
 
 

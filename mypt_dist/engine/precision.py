@@ -30,8 +30,12 @@ def require_precision(precision: str, *, cpu: bool, zero_stage: int) -> None:
 
 
 def fp8_recipe() -> AORecipeKwargs:
-    """Accelerate's recipe for torchao, for the matrices of the blocks alone."""
-    return AORecipeKwargs(module_filter_func=is_fp8_layer)
+    """Accelerate's recipe for torchao, for the matrices of the blocks alone.
+
+    Weights travel in bf16. To gather them in fp8, torchao puts them into tensors of a class of its own, whose memory a
+    checkpoint cannot read.
+    """
+    return AORecipeKwargs(module_filter_func=is_fp8_layer, enable_fsdp_float8_all_gather=False)
 
 
 def is_fp8_layer(module: nn.Module, name: str) -> bool:

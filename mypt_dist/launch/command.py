@@ -12,6 +12,11 @@ from mypt_dist.launch.topology import EXPECTED_RANKS
 SHUTDOWN_TIMEOUT_S = 600
 """After SIGTERM the launcher waits so long for the last checkpoint. Its own 30 seconds kill large ones half-written."""
 
+GRACE_S = 300
+"""What a scheduler leaves between a signal and its kill, in the files below `launch/`. Who sets less gets less."""
+LAST_WORDS_S = 20
+"""Of these, for the launcher to end in order after its ranks."""
+
 SIGNALS = "SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1"
 """What the launcher passes on to the ranks. By itself it leaves out SIGUSR1, by which Slurm tells that time is nearly
 up: it would die of it and leave its ranks behind."""
@@ -68,7 +73,9 @@ def _environment(launch: Launch, environ: Mapping[str, str], cores: int) -> dict
     elif launch.topology.engine == "single" and gpus not in (None, "all"):
         needed["CUDA_VISIBLE_DEVICES"] = gpus
     if launch.topology.engine != "single":
-        unless_set["TORCH_ELASTIC_SHUTDOWN_TIMEOUT"] = str(SHUTDOWN_TIMEOUT_S)
+        unless_set["TORCH_ELASTIC_SHUTDOWN_TIMEOUT"] = str(
+            GRACE_S - LAST_WORDS_S if launch.deadline else SHUTDOWN_TIMEOUT_S
+        )
         # torchrun's own name for its option --signals-to-handle, which `accelerate launch` does not have.
         unless_set["PET_SIGNALS_TO_HANDLE"] = SIGNALS
     return needed | {name: value for name, value in unless_set.items() if not environ.get(name)}

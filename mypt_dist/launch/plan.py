@@ -24,6 +24,8 @@ class Place:
     port: int | None = None
     cpu: bool = False
     """Compute on CPUs, whatever the file says."""
+    deadline: bool = False
+    """Whether a scheduler kills what has not ended soon after it was asked to."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +41,8 @@ class Launch:
     port: int
     """0: any free one."""
     cpu: bool
+    deadline: bool = False
+    """As in `Place`."""
 
     @property
     def ranks_per_node(self) -> int:
@@ -64,6 +68,7 @@ def plan(file: LaunchFile, place: Place) -> Launch:
         address=address if nodes > 1 else None,
         port=port,
         cpu=place.cpu or settings.use_cpu,
+        deadline=place.deadline,
     )
     _refuse(file, [*_contradictions(launch), *_uneven_mesh(launch, place)])
     return launch

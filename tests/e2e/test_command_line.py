@@ -52,6 +52,18 @@ def test_every_command_explains_itself(mypt: Mypt, command: list[str]) -> None:
     assert "Usage: mypt" in out
 
 
+@pytest.mark.parametrize("ranks", [None, "2"])
+def test_only_one_of_several_ranks_tells_what_all_of_them_know(
+    ranks: str | None, mypt: Mypt, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RANK", "1")
+    if ranks:
+        monkeypatch.setenv("WORLD_SIZE", ranks)
+    code, _, err = mypt("ckpt", "verify", str(tmp_path / "nothing"))
+    assert code != 0
+    assert bool(err) is (ranks is None), "a leftover RANK is no rank"
+
+
 def test_training_writes_what_scripts_rely_on(trained: Path) -> None:
     rows = [json.loads(line) for line in (trained / "metrics.jsonl").read_text().splitlines()]
     assert [row["step"] for row in rows if "train/loss" in row] == [1, 2, 3, 4, 5, 6]

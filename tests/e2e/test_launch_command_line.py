@@ -72,6 +72,20 @@ def test_a_dry_run_prints_the_command_and_starts_nothing(mypt: Any, run_file: Pa
     assert described["command"][-2:] == ["train", str(run_file)]
 
 
+def test_a_scheduler_is_heard_unless_told_otherwise(mypt: Any, run_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SKYPILOT_NODE_RANK", "0")
+    monkeypatch.setenv("SKYPILOT_NUM_GPUS_PER_NODE", "4")
+    told = json.loads(mypt("launch", "ddp", run_file, "--json")[1])
+    assert told["topology"]["ranks"] == 4
+    assert told["allotment"]["scheduler"] == "skypilot"
+    assert told["allotment"]["gpus_per_node"] == {"value": 4, "source": "SKYPILOT_NUM_GPUS_PER_NODE"}
+    code, out, err = mypt("launch", "ddp", run_file, "--ranks", "2")
+    assert (code, out) == (2, "")
+    assert "--ranks 2, but 4 (SKYPILOT_NUM_GPUS_PER_NODE) on each of 1 nodes make 4" in err
+    plain = json.loads(mypt("launch", "ddp", run_file, "--ranks", "2", "--plain", "--json")[1])
+    assert (plain["topology"]["ranks"], plain["allotment"]["scheduler"]) == (2, "plain")
+
+
 def test_the_process_becomes_the_launcher_and_says_how(mypt: Any, run_file: Path) -> None:
     with pytest.raises(Executed) as became:
         mypt("launch", "cpu", run_file, "--ranks", "4", "--allow-change", "train.seed")

@@ -51,6 +51,8 @@ def serve() -> dict[str, Any] | None:
                 pid = os.fork()
                 if not pid:
                     return {**request, "environment": environment}
+                # Numbers come back after some ten thousand processes.
+                ENDED.pop(pid, None)
                 answer.append(pid)
         os.write(ANSWERS, json.dumps(answer).encode() + b"\n")
     return None

@@ -30,16 +30,26 @@ NEVER = -1
 CALLS = frozenset(name for name in vars(Files) if not name.startswith("_"))
 
 
-class KillingFiles(Files):
-    """The real calls; ends this process, as kill -9 does, at call number ``at``. Counts them."""
+class WatchedFiles(Files):
+    """The real calls, each of which goes through ``_call``. Notes their names."""
 
-    def __init__(self, at: int = NEVER, when: str = "before") -> None:
-        self.at, self.when = at, when
+    def __init__(self) -> None:
         self.calls: list[str] = []
 
     def __getattribute__(self, name: str) -> Any:
         method = super().__getattribute__(name)
         return partial(self._call, name, method) if name in CALLS else method
+
+    def _call(self, name: str, method: Any, *args: Any) -> Any:
+        raise NotImplementedError
+
+
+class KillingFiles(WatchedFiles):
+    """Ends this process, as kill -9 does, at call number ``at``."""
+
+    def __init__(self, at: int = NEVER, when: str = "before") -> None:
+        super().__init__()
+        self.at, self.when = at, when
 
     def _call(self, name: str, method: Any, *args: Any) -> Any:
         number = len(self.calls)

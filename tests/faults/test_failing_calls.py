@@ -14,6 +14,7 @@ import pytest
 from checkpoint_doubles import QuickFiles, random_state, read_whole, run_ranks, same
 from checkpoint_scenes import SAVED, SCENES, Scene, prepared, problems_afterwards, save, store
 from counted import SOAK, count
+from kill_points import WatchedFiles
 
 from mypt_dist.checkpoint import CorruptError, Files, writing
 from mypt_dist.errors import CheckpointError, SaveError
@@ -21,27 +22,22 @@ from mypt_dist.world import Solo, World
 
 ERRNOS = [errno.ENOSPC, errno.EIO, errno.EDQUOT, errno.EROFS, errno.EMFILE, errno.ENOMEM]
 NAMES = [errno.errorcode[number] for number in ERRNOS]
-CALLS = frozenset(name for name in vars(Files) if not name.startswith("_"))
 CHANGES = frozenset({"make_folder", "create", "write", "sync", "sync_folder", "rename", "link", "unlink"})
 NEVER = 1 << 30
 SAVES = [scene for scene in SCENES if scene.size == 1 and scene.title.startswith("a save")]
 FIRST = SAVES[0]
 
 
-class FailingFiles(QuickFiles):
+class FailingFiles(WatchedFiles, QuickFiles):
     """Call number ``at`` fails, and with ``lasting`` every later one like it. Notes what a failed fsync forbids."""
 
     def __init__(self, at: int = NEVER, number: int = 0, lasting: Callable[..., bool] = lambda *call: False) -> None:
+        super().__init__()
         self.at, self.number, self.lasting = at, number, lasting
-        self.calls: list[str] = []
         self.failed: tuple[Any, ...] = ()
         self.unsafe: set[int] = set()
         """Files whose fsync failed: the system may have dropped their data and will not say so twice."""
         self.synced_again: list[int] = []
-
-    def __getattribute__(self, name: str) -> Any:
-        method = super().__getattribute__(name)
-        return partial(self._call, name, method) if name in CALLS else method
 
     def _call(self, name: str, method: Any, *args: Any) -> Any:
         number = len(self.calls)

@@ -1,6 +1,7 @@
 """`mypt launch`, for real: what ranks learn, however they share the model, is what one process learns."""
 
 import json
+import os
 import socket
 import subprocess
 import sys
@@ -22,9 +23,10 @@ Start = Callable[..., "subprocess.Popen[str]"]
 def start() -> Start:
     """``start("cpu", run_file, …)``: the process that `mypt launch` has become."""
 
-    def popen(*arguments: str | Path) -> "subprocess.Popen[str]":
+    def popen(*arguments: str | Path, **environment: str) -> "subprocess.Popen[str]":
         command = [sys.executable, "-m", "mypt_dist", "launch", *map(str, arguments)]
-        return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        environ = os.environ | environment
+        return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environ)
 
     return popen
 
@@ -73,14 +75,29 @@ def test_a_target_for_gpus_learns_the_same_on_cpus(
     check(tmp_path, 2, reference)
 
 
-def test_launchers_on_two_machines_make_one_run(
-    start: Start, expected: tuple[dict[str, Any], list[float]], tmp_path: Path
-) -> None:
-    mapping, reference = expected
+@pytest.fixture
+def port() -> str:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
-        port = str(probe.getsockname()[1])
+        return str(probe.getsockname()[1])
+
+
+def test_launchers_on_two_machines_make_one_run(
+    start: Start, expected: tuple[dict[str, Any], list[float]], port: str, tmp_path: Path
+) -> None:
+    mapping, reference = expected
     path = run_file(mapping, tmp_path)
     there = ["--nodes", "2", "--ranks", "2", "--address", "127.0.0.1", "--port", port]
     finish(*(start("cpu", path, *there, "--node-rank", str(node)) for node in (0, 1)))
+    check(tmp_path, 2, reference)
+
+
+def test_launchers_of_a_scheduler_make_one_run_without_being_told(
+    start: Start, expected: tuple[dict[str, Any], list[float]], port: str, tmp_path: Path
+) -> None:
+    """Kubeflow Trainer, whose variables torchrun reads too."""
+    mapping, reference = expected
+    path = run_file(mapping, tmp_path)
+    told = {"PET_NNODES": "2", "PET_NPROC_PER_NODE": "1", "PET_MASTER_ADDR": "127.0.0.1", "PET_MASTER_PORT": port}
+    finish(*(start("cpu", path, **told, PET_NODE_RANK=str(node)) for node in (0, 1)))
     check(tmp_path, 2, reference)

@@ -205,7 +205,8 @@ def launch_arguments(scene: Scene, world: World, node: VirtualNode, port: int) -
     place = [*several, "--port", str(port)] if world.nodes > 1 else ["--nodes", "1"]
     target, replicas = sharing(scene, world)
     copies = ["--replicas", str(replicas)] if replicas else []
-    return ["launch", target, "run.json", "--ranks", str(world.ranks), "--cpu", *copies, *place]
+    # Its nodes are virtual, whatever a scheduler has allotted to the rehearsal.
+    return ["launch", target, "run.json", "--plain", "--ranks", str(world.ranks), "--cpu", *copies, *place]
 
 
 def sharing(scene: Scene, world: World) -> tuple[str, int | None]:

@@ -63,7 +63,8 @@ def smaller_world(config: RunConfig, world: World) -> World | None:
     Of the numbers of ranks that can share the batch it takes the largest.
     """
     per_node = world.ranks // world.nodes
-    fewer_nodes = [World(per_node * nodes, nodes) for nodes in range(world.nodes - 1, 0, -1)]
+    # More nodes than ranks are a mistake that is told elsewhere.
+    fewer_nodes = [World(per_node * nodes, nodes) for nodes in range(world.nodes - 1, 0, -1) if per_node]
     one_node = [World(ranks, 1) for ranks in range(per_node - 1, 0, -1)]
     return next((found for found in (*fewer_nodes, *one_node) if _shares(config, found.ranks)), None)
 

@@ -105,24 +105,29 @@ def test_one_process_is_pinned_to_the_gpu_that_the_file_names(tmp_path: Path) ->
     assert "CUDA_VISIBLE_DEVICES" not in command_of(str(path), Place(cpu=True)).environment
 
 
-def variables_of_ranks(found: Command, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
-    """The environment that `accelerate launch`, called like this, starts every rank in."""
+def prepared(found: Command, monkeypatch: pytest.MonkeyPatch) -> tuple[Any, dict[str, str]]:
+    """What `accelerate launch`, called like this, makes of its arguments, and the environment of the ranks."""
     from accelerate.commands.launch import _validate_launch_command, launch_command_parser
     from accelerate.utils.launch import prepare_deepspeed_cmd_env, prepare_multi_gpu_env
 
     for name, value in found.environment.items():
         monkeypatch.setenv(name, value)
-    if found.arguments[2] != "accelerate.commands.launch":
-        return dict(os.environ)
     args, defaults, _ = _validate_launch_command(launch_command_parser().parse_args(found.arguments[3:]))
-    environ: dict[str, str]
-    if args.use_deepspeed:
-        args.deepspeed_fields_from_accelerate_config = ",".join(defaults.deepspeed_config)
-        _, environ = prepare_deepspeed_cmd_env(args)
-    else:
-        environ = prepare_multi_gpu_env(args)
     # Both arms of launch_command that start ranks; any other starts a single process.
     assert args.use_deepspeed or args.use_fsdp or args.multi_gpu
+    if not args.use_deepspeed:
+        return args, prepare_multi_gpu_env(args)
+    args.deepspeed_fields_from_accelerate_config = ",".join(defaults.deepspeed_config)
+    return args, prepare_deepspeed_cmd_env(args)[1]
+
+
+def variables_of_ranks(found: Command, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    """The environment of every rank."""
+    if found.is_rank:
+        for name, value in found.environment.items():
+            monkeypatch.setenv(name, value)
+        return dict(os.environ)
+    args, environ = prepared(found, monkeypatch)
     return {**environ, "WORLD_SIZE": str(int(args.nproc_per_node) * args.num_machines)}
 
 
@@ -176,3 +181,21 @@ def test_accelerate_still_passes_over_how_a_yaml_says_machines_meet(tmp_path: Pa
     assert args.rdzv_backend == "static"
     place = Place(node_rank=0, address="a")
     assert "c10d" in command(plan(read_launch_file(str(path)), place), [], {}, 1).arguments
+
+
+@pytest.mark.parametrize("target", ["ddp", "zero3"])
+def test_torchruns_own_variables_do_not_change_the_command(target: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Kubeflow Trainer sets them for torchrun, which `accelerate launch` is made of: only our options may count."""
+    from accelerate.utils.launch import _filter_args
+    from torch.distributed.run import get_args_parser
+
+    others = {"PET_NNODES": "7", "PET_NODE_RANK": "5", "PET_NPROC_PER_NODE": "auto", "PET_RDZV_ENDPOINT": "elsewhere:1"}
+    for name, value in others.items():
+        monkeypatch.setenv(name, value)
+    place = Place(ranks=16, nodes=2, node_rank=1, address="node0", port=free_port())
+    args, _ = prepared(command_of(target, place), monkeypatch)
+    script = ["--training_script", args.training_script, "--training_script_args", args.training_script_args]
+    run = _filter_args(args, get_args_parser(), script)
+    assert (run.nnodes, run.node_rank, run.nproc_per_node, run.rdzv_backend) == ("2", 1, "8", "static")
+    assert run.rdzv_endpoint == f"node0:{place.port}"
+    assert "SIGUSR1" in run.signals_to_handle

@@ -101,6 +101,7 @@ def test_whole_nodes_are_left_out_first() -> None:
     assert smaller_world(run, World(8, 2)) == World(4, 1)
     assert smaller_world(run, World(16, 4)) == World(8, 2), "12 ranks cannot share 32 windows"
     assert smaller_world(run, World(1, 1)) is None
+    assert smaller_world(run, World(1, 2)) is None, "more nodes than ranks: a mistake that another check tells"
 
 
 def test_everything_that_was_changed_is_told() -> None:
