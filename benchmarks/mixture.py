@@ -4,7 +4,7 @@
 
 * batches: as in `benchmarks.loader`, from a mixture of three datasets whose weights change within every turn, against
   one NumPy gather of the same shape, against our own batches from one dataset, and against litdata's combined datasets
-  where that is installed (it brings torchvision, which must match the build of torch: ``pip install litdata``)
+  where that is installed (``pip install -e '.[bench-litdata]'``)
 * open: a mixture of three datasets with 10^12 tokens in all, checksums included, from its folder's name to the first
   batch under a curriculum; milliseconds and megabytes
 """
