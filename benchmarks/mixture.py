@@ -9,7 +9,6 @@
   batch under a curriculum; milliseconds and megabytes
 """
 
-import argparse
 import importlib.util
 import json
 import statistics
@@ -22,7 +21,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.loader import BATCH, BATCHES_A_TURN, CONTEXT, fill, gather, loader_for, make_dataset, ours, seal
-from benchmarks.race import Contestant, Ratio, Turns, markdown, race, write_json
+from benchmarks.race import Contestant, Ratio, Turns, markdown, parser, race, write_json
 
 WEIGHTS = {"web": 0.6, "code": 0.3, "books": 0.1}
 CURRICULUM = [
@@ -134,11 +133,9 @@ CONTESTANTS = {"mixed": mixed, "ours": ours, "gather": gather, "litdata": litdat
 
 def main() -> None:
     """Run the race and print the table, or be one contestant."""
-    parser = argparse.ArgumentParser(description="Time batches of a mixture against one NumPy gather and litdata.")
-    parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument("--json", type=Path)
-    parser.add_argument("--contestant", nargs=2, metavar=("NAME", "DATA"))
-    arguments = parser.parse_args()
+    options = parser("Time batches of a mixture against one NumPy gather and litdata.")
+    options.add_argument("--contestant", nargs=2, metavar=("NAME", "DATA"))
+    arguments = options.parse_args()
     if arguments.contestant:
         name, data = arguments.contestant
         CONTESTANTS[name](Path(data), Turns(sys.stdout))

@@ -29,7 +29,7 @@ class SourceConfig(Config):
     """What happens then. ``repeat``: it is read once more, there is no limit. ``stop``: the run ends, saved, before the
     step that would need more. ``drop``: the other sources share its weight from the next sample on. ``error``: a run
     whose steps need more is refused at its start. Null: ``error`` where there is a ``max_epochs``, ``repeat`` where
-    there is none. ``stop`` and ``drop`` without ``max_epochs`` mean one epoch."""
+    there is none. The last three mean one epoch where there is none."""
     fingerprint: Sha256 | None = None
     """Of the dataset's content, as its ``dataset.json`` tells it: another is refused. Null: any."""
 

@@ -142,7 +142,7 @@ class Order:
                 "tokens": count * self._context,
                 **({"epochs": epochs[name]} if name in epochs else {}),
             }
-            for name, count in self._course.consumed(samples).items()
+            for name, count in {**dict.fromkeys(epochs, 0), **self._course.consumed(samples)}.items()
         }
 
     def _turns(self, first: int, end: int) -> tuple[IntArray, IntArray]:

@@ -62,7 +62,7 @@ def changed_content(saved: Mapping[str, Any], now: Mapping[str, str]) -> dict[st
 
     Sources that have come or gone differ in their weight, too, and are told by that.
     """
-    before = {name: str(entry["fingerprint"]) for name, entry in saved["sources"].items()}
+    before = {name: str(entry["fingerprint"]) for name, entry in saved.get("sources", {}).items()}
     key = "data" if [*before] == [*now] == ["main"] else "data.sources.{}"
     return {key.format(n): (before[n], now[n]) for n in now if n in before and before[n] != now[n]}
 

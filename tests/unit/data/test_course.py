@@ -218,6 +218,12 @@ def test_a_source_that_comes_back_goes_on_where_it_was() -> None:
     assert again.past(25) == Past(25, ((0, {"a": 1, "b": 1}), (10, {"b": 1}), (20, {"a": 1, "b": 1})))
 
 
+def test_a_source_whose_time_has_not_come_has_given_nothing() -> None:
+    course = lay_out({"a": 1, "b": 1}, [Phase(10, {"a": 1})])
+    order = Order([SourceShape(name, 500) for name in "ab"], context=CONTEXT, seed=5, course=course)
+    assert order.positions(4)["b"] == {"samples": 0, "tokens": 0, "epochs": 0.0}
+
+
 def test_samples_of_a_removed_source_are_not_asked_for() -> None:
     course = lay_out({"b": 1}, past=lay_out({"a": 1, "b": 1}).past(10))
     order = Order([SourceShape("b", 500)], context=CONTEXT, seed=5, course=course)
