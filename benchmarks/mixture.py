@@ -5,8 +5,8 @@
 * batches: as in `benchmarks.loader`, from a mixture of three datasets whose weights change within every turn, against
   one NumPy gather of the same shape, against our own batches from one dataset, and against litdata's combined datasets
   where that is installed (``pip install -e '.[bench-litdata]'``)
-* open: a mixture of three datasets with 10^12 tokens in all, checksums included, from its folder's name to the first
-  batch under a curriculum; milliseconds and megabytes
+* open: a mixture of three datasets with 10^12 tokens in all from its folder's name to the first batch under a
+  curriculum, with checksums of blocks (15 MB of them in the manifests) and without; milliseconds and megabytes
 """
 
 import importlib.util
@@ -118,17 +118,24 @@ def open_mixture(folder: Path, turns: Turns) -> None:
     import psutil
 
     # The tokenizer's tables and NumPy's first calls are not the dataset's: a smaller one has paid for them.
-    loader_for(folder / "small", phases=CURRICULUM)(0)
+    loader_for(folder.parent / "small", phases=CURRICULUM)(0)
     process = psutil.Process()
     going = turns.ready()
     while going:
         before, begin = process.memory_info().rss, time.perf_counter()
-        step = loader_for(folder / "large", phases=CURRICULUM)
+        step = loader_for(folder, phases=CURRICULUM)
         step(0)
         going = turns.done(time.perf_counter() - begin, megabytes=(process.memory_info().rss - before) / 1e6)
 
 
-CONTESTANTS = {"mixed": mixed, "ours": ours, "gather": gather, "litdata": litdata, "open": open_mixture}
+OPENED = {"sealed": "with checksums", "plain": "without checksums"}
+CONTESTANTS = {
+    "mixed": mixed,
+    "ours": ours,
+    "gather": gather,
+    "litdata": litdata,
+    **dict.fromkeys(OPENED, open_mixture),
+}
 
 
 def main() -> None:
@@ -143,12 +150,13 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         make_mixture(folder / "small", 48_000_000, 1)
-        make_mixture(folder / "large", TOKENS, SHARDS)
+        for kind in OPENED:
+            make_mixture(folder / kind, TOKENS, SHARDS)
         for source in WEIGHTS:
             fill(folder / "small" / source)
             seal(folder / "small" / source)
-            seal_holes(folder / "large" / source)
-        places = {"gather": "small/web", "mixed": "small", "ours": "small/web", "open": "."}
+            seal_holes(folder / "sealed" / source)
+        places = {"gather": "small/web", "mixed": "small", "ours": "small/web", **{kind: kind for kind in OPENED}}
         if importlib.util.find_spec("litdata"):
             write_litdata(folder / "small")
             places["litdata"] = "small"
@@ -156,16 +164,17 @@ def main() -> None:
             who: Contestant.start(who, "benchmarks.mixture", "--contestant", who, str(folder / place))
             for who, place in places.items()
         }
-        opened = [contestants["open"].turn() for _ in range(arguments.rounds)]
-        seconds = race([one for who, one in contestants.items() if who != "open"], arguments.rounds)
+        opened = {kind: [contestants[kind].turn() for _ in range(arguments.rounds)] for kind in OPENED}
+        seconds = race([one for who, one in contestants.items() if who not in OPENED], arguments.rounds)
         for contestant in contestants.values():
             contestant.finish()
         print(report(seconds))
-        print(
-            f"\n10^12 tokens of three sources opened to the first batch, median of {arguments.rounds}: "
-            f"{1e3 * statistics.median(turn['seconds'] for turn in opened):.1f} ms, "
-            f"{max(turn['megabytes'] for turn in opened):.1f} MB at most"
-        )
+        for kind, turns in opened.items():
+            print(
+                f"\n10^12 tokens of three sources {OPENED[kind]}, opened to the first batch, median of "
+                f"{arguments.rounds}: {1e3 * statistics.median(turn['seconds'] for turn in turns):.1f} ms, "
+                f"{max(turn['megabytes'] for turn in turns):.1f} MB at most"
+            )
         write_json(arguments.json, {"batches": seconds, "opened": opened})
 
 
