@@ -272,11 +272,12 @@ def _agree_on_changes(
 
 def _order(config: RunConfig, data: RunData, found: Checkpoint | None, engine: Engine) -> Order:
     """The order of the data behind ``found``. Raises `ConfigError` where it reads less than the run file wants."""
-    order = data.order(config.train, config.model.context, past_of(found.manifest) if found else None)
+    train, context = config.train, config.model.context
     done = Progress(found.manifest.step, found.manifest.samples) if found else Progress()
+    samples = done.samples + max(0, train.steps - done.step) * train.batch_size
+    order = data.order(train, context, past_of(found.manifest) if found else None, samples)
     tokens = {name: manifest.splits.train.tokens for name, manifest in data.manifests.items()}
-    measure = Measure(config.train.batch_size, config.model.context)
-    coverage = coverage_of(order.course, measure, tokens, config.train.steps, done)
+    coverage = coverage_of(order.course, Measure(train.batch_size, context), tokens, train.steps, done)
     judge_coverage(coverage, config.data, tell=engine.is_main)
     return order
 

@@ -30,7 +30,8 @@ def planned_coverage(config: RunConfig, dataset: Path | None = None) -> Coverage
     short = next((name for name, count in tokens.items() if count <= context), None)
     if short:
         raise ConfigError(
-            f"data.sources.{short} has {tokens[short]:,} tokens, one window needs model.context + 1 = {context + 1:,}"
+            f"{data.named_sources()[short].path} has {tokens[short]:,} tokens to learn from, one window needs "
+            f"model.context + 1 = {context + 1:,}"
         )
     found = _newest(config.folder)
     if found and not _continues(found, {name: manifest.fingerprint for name, manifest in manifests.items()}):

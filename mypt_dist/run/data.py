@@ -43,13 +43,16 @@ class RunData:
     def sources(self) -> dict[str, SourceConfig]:
         return self.config.named_sources()
 
-    def order(self, train: TrainConfig, context: int, past: Past | None = None) -> Order:
-        """The order of the training data behind ``past``. Raises `ConfigError` where a cap on epochs cannot be kept."""
+    def order(self, train: TrainConfig, context: int, past: Past | None = None, samples: int | None = None) -> Order:
+        """The order of the training data behind ``past``. Raises `ConfigError` where a cap on epochs cannot be kept.
+
+        ``samples``: of the whole run, if not those of its steps.
+        """
         shapes = [SourceShape(name, len(stream)) for name, stream in zip(self.sources, self.train, strict=True)]
         windows = {shape.name: Windows.of(shape.tokens, context).count for shape in shapes}
         measure = Measure(train.batch_size, context)
-        reads = planned(self.config, measure, windows, train.steps * train.batch_size, past)
-        check_limits(self.config, windows, reads)
+        samples = train.steps * train.batch_size if samples is None else samples
+        check_limits(self.config, windows, planned(self.config, measure, windows, samples, past))
         course = course_of(self.config, measure, windows, past)
         return Order(shapes, context=context, seed=train.seed, shuffle=self.config.shuffle, course=course)
 

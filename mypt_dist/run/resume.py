@@ -72,11 +72,8 @@ def past_of(manifest: Manifest) -> Past:
 
     Raises `CheckpointError` where they do not lead to the positions of its sources.
     """
-    data = completed(manifest.run)["data"]
-    # Before there were curricula, one mixture held from the first sample to the last.
-    weights = {name: source["weight"] for name, source in data.get("sources", {}).items()} or {"main": 1.0}
-    always = [{"first": 0, "quota": dict(zip(weights, quotas(list(weights.values())), strict=True))}]
-    recorded = cast("list[Any]", manifest.data.get("stretches", always))
+    known = "stretches" in manifest.data
+    recorded = cast("list[Any]", manifest.data["stretches"] if known else [_always(manifest.run)])
     past = Past(manifest.samples, tuple((stretch["first"], stretch["quota"]) for stretch in recorded))
     found = remembered(past).consumed(manifest.samples)
     said = {name: cast("dict[str, Any]", entry)["samples"] for name, entry in manifest.sources.items()}
@@ -86,6 +83,13 @@ def past_of(manifest: Manifest) -> Past:
             f"data they gave {found}: use the version that wrote it ({manifest.code.get('version')})"
         )
     return past
+
+
+def _always(run: Mapping[str, Any]) -> dict[str, Any]:
+    """The stretch of a run from before there were curricula: one mixture held from the first sample to the last."""
+    sources = completed(run)["data"].get("sources", {})
+    weights = {name: source["weight"] for name, source in sources.items()} or {"main": 1.0}
+    return {"first": 0, "quota": dict(zip(weights, quotas(list(weights.values())), strict=True))}
 
 
 def is_fixed(key: str) -> bool:
