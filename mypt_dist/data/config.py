@@ -76,8 +76,8 @@ class DataConfig(Config):
     """What is learned from. Either ``path``, or several named ``sources``."""
 
     path: SafePath | None = None
-    """A folder made by ``mypt data prepare``, or described by ``mypt data adopt``; or a mixture file (``mixture.json`` or
-    the folder that holds it), which stands for the ``sources`` that it lists."""
+    """A folder made by ``mypt data prepare``, or described by ``mypt data adopt``; or a mixture file (``mixture.json``
+    or the folder that holds it), which stands for the ``sources`` that it lists."""
     sources: dict[SourceName, SourceConfig] = {}
     """Datasets to mix, by name. A name seeds the shuffle of its source: keep it when others come or go."""
     weights: Weights = {}
