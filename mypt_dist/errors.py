@@ -2,11 +2,12 @@
 
 * MyptError              2  bad input of any kind
   - ConfigError          2  a run file, an override, a preset name or a combination of them is wrong
-  - DataError            3  shards are truncated, corrupted or do not hold what their manifest says
+  - DataError            3  shards are truncated, corrupted or do not hold what their manifest says; so are downloads
+                            and archives
   - NumericError         4  the loss or the gradient norm stopped being finite
   - SaveError            5  a checkpoint could not be written
   - CheckpointError      6  a checkpoint is corrupt, incomplete or of another format
-  - LostPeerError        7  another rank died or stopped answering
+  - LostPeerError        7  another rank died, stopped answering or never came
   - LockError            8  another process trains in the same folder
   (hang)                 9  no progress for too long: the watchdog ended the process
   - Interrupted    130/143  a signal arrived; the state was saved
@@ -31,7 +32,7 @@ class ConfigError(MyptError):
 
 
 class DataError(MyptError):
-    """Shards are truncated, corrupted or do not hold what their manifest says."""
+    """Shards, downloads or archives are truncated, corrupted or not what they are said to be."""
 
     exit_code = 3
 
@@ -55,7 +56,7 @@ class CheckpointError(MyptError):
 
 
 class LostPeerError(MyptError):
-    """Another rank died or stopped answering."""
+    """Another rank died, stopped answering or never came."""
 
     exit_code = 7
 

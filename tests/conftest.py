@@ -27,28 +27,7 @@ WORDS = """the quick brown fox jumps over a lazy dog while seven wizards brew st
 SHARED_MEMORY = Path("/dev/shm")
 
 Launch = Callable[..., subprocess.CompletedProcess[str]]
-
-
-class Mypt:
-    """The command line in this process: what it printed, how it ended."""
-
-    def __init__(self, capsys: pytest.CaptureFixture[str]) -> None:
-        self._capsys = capsys
-
-    def __call__(self, *arguments: str | Path) -> tuple[int, str, str]:
-        from mypt_dist.cli import main
-
-        try:
-            code = main([str(a) for a in arguments])
-        except SystemExit as stop:
-            code = int(stop.code or 0)
-        out, err = self._capsys.readouterr()
-        return code, out, err
-
-
-@pytest.fixture
-def mypt(capsys: pytest.CaptureFixture[str]) -> Mypt:
-    return Mypt(capsys)
+Mypt = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture(scope="session")
@@ -113,6 +92,23 @@ def run_file(run_mapping: Mapping[str, Any], tmp_path: Path) -> Path:
     path = tmp_path / "run.json"
     path.write_text(json.dumps(run_mapping))
     return path
+
+
+@pytest.fixture
+def mypt(capsys: pytest.CaptureFixture[str]) -> Mypt:
+    """The command line in this process: ``mypt(argument, …)`` gives exit code, stdout and stderr."""
+
+    def run(*arguments: str | Path) -> tuple[int, str, str]:
+        from mypt_dist.cli import main
+
+        try:
+            code = main([str(argument) for argument in arguments])
+        except SystemExit as stop:
+            code = int(stop.code or 0)
+        out, err = capsys.readouterr()
+        return code, out, err
+
+    return run
 
 
 @pytest.fixture(scope="session")

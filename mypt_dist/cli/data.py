@@ -1,19 +1,17 @@
-"""``mypt data``: text to token shards, a look at them, and what a run reads of them."""
+"""``mypt data``: text to token shards, a look at them, and what else is done to datasets."""
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
+from mypt_dist.cli import data_coverage, data_import, data_rewrite, data_views, fetch
+from mypt_dist.cli.data_output import Dataset, OverwriteOption, print_manifest
 from mypt_dist.cli.tables import JsonOption, print_json, print_table
 
-if TYPE_CHECKING:
-    from mypt_dist.data.coverage import Coverage
-
-app = typer.Typer(help="Prepare, inspect and verify datasets, and tell what a run reads of them.", no_args_is_help=True)
-
-Dataset = Annotated[Path, typer.Argument(metavar="DIR", help="A folder made by mypt data prepare.")]
+app = typer.Typer(help="Fetch corpora; prepare, convert, inspect, change and verify datasets.", no_args_is_help=True)
+app.command("fetch")(fetch.fetch)
 
 
 @app.command()
@@ -22,7 +20,7 @@ def prepare(
         list[str],
         typer.Argument(
             metavar="INPUT...",
-            help="Files, folders or globs of .txt .md .py .jsonl, each also .gz or .zst; "
+            help="Files, folders or globs of .txt .md .py .jsonl, each also .gz .bz2 .xz .zst; "
             "or stdlib, this Python's own source code.",
         ),
     ],
@@ -32,7 +30,7 @@ def prepare(
     text_field: Annotated[str, typer.Option(help="The field of a .jsonl line that holds the text.")] = "text",
     dedup: Annotated[bool, typer.Option("--dedup", help="Keep only the first of identical documents.")] = False,
     workers: Annotated[int | None, typer.Option(help="Threads that tokenize. Default: all cores.")] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a finished dataset in DIR.")] = False,
+    overwrite: OverwriteOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Turn text into token shards for training, with a validation split."""
@@ -60,7 +58,7 @@ def prepare(
     if as_json:
         print_json(json.loads(manifest.to_bytes()))
         return
-    _print_manifest(manifest, str(out))
+    print_manifest(manifest, str(out))
 
 
 @app.command()
@@ -76,7 +74,7 @@ def inspect(
     if as_json:
         print_json(report.to_json())
         return
-    _print_manifest(report.manifest, str(dataset))
+    print_manifest(report.manifest, str(dataset))
     rows = [[name, *(f"{value:,}" for value in lengths)] for name, lengths in report.length_rows()]
     print_table(["tokens a document", "documents", "min", "p10", "median", "p90", "max"], rows)
     print(f"\nsample:\n{report.sample}")
@@ -99,63 +97,12 @@ def verify(dataset: Dataset, as_json: JsonOption = False) -> None:
         raise DataError("\n".join([f"{dataset} is damaged:", *(f"  {problem}" for problem in problems)]))
 
 
-@app.command()
-def coverage(
-    run_file: Annotated[str, typer.Option("--run", "--run-file", metavar="RUNFILE", help="The run that reads it.")],
-    dataset: Annotated[
-        Path | None, typer.Argument(metavar="[DIR]", help="A dataset or mixture instead of the run file's own.")
-    ] = None,
-    overrides: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="KEY.PATH=VALUE", help="A setting that wins over the run file (repeatable)."),
-    ] = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Tell how often a run reads its data, whether that is enough, and how many steps would be.
-
-    What the run's folder has behind it counts, too. Reads manifests alone, and asks nothing.
-    """
-    from mypt_dist.run.config import RunConfig
-    from mypt_dist.run.coverage import planned_coverage
-
-    found = planned_coverage(RunConfig.load(run_file, overrides or []), dataset)
-    if as_json:
-        print_json(found.to_json())
-    else:
-        _print_coverage(found)
-
-
-def _print_coverage(found: "Coverage") -> None:
-    from mypt_dist.data.coverage import TARGETS, verdict
-
-    parts = {**found.sources, "all": found.whole}
-    rows = [
-        [name, f"{part.tokens:,}", f"{part.read:,}", f"{part.ratio:.2f}", verdict(part.ratio)]
-        for name, part in parts.items()
-    ]
-    done = f", {found.done.step:,} of them done" if found.done.step else ""
-    print(f"{found.steps:,} steps of {found.tokens_per_step:,} tokens{done}")
-    if found.exhausted:
-        print(f"then it ends: {found.exhausted}")
-    print_table(["source", "tokens to learn from", "tokens read", "times", "verdict"], rows)
-    print("steps for " + ", ".join(f"{ratio:g} times: {found.steps_for(ratio):,}" for ratio in TARGETS))
-
-
-def _print_manifest(manifest: object, where: str) -> None:
-    from mypt_dist.data.manifest import SPLITS, DatasetManifest
-
-    assert isinstance(manifest, DatasetManifest)
-    rows = [
-        [name, f"{split.documents:,}", f"{split.tokens:,}", f"{split.bytes:,}", str(len(split.shards))]
-        for name in SPLITS
-        for split in [manifest.split(name)]
-    ]
-    print(f"{where}: {manifest.tokenizer.kind}, {manifest.vocab_size:,} ids, {manifest.dtype}")
-    print_table(["split", "documents", "tokens", "text bytes", "shards"], rows)
-    left_out = {
-        name: count
-        for name, count in manifest.counts.model_dump().items()
-        if count and name not in ("files", "documents")
-    }
-    if left_out:
-        print("left out: " + ", ".join(f"{count:,} {name.replace('_', ' ')}" for name, count in left_out.items()))
+app.command()(data_import.convert)
+app.command()(data_import.adopt)
+app.command()(data_rewrite.append)
+app.command()(data_rewrite.merge)
+app.command()(data_rewrite.split)
+app.command()(data_views.stats)
+app.command()(data_views.diff)
+app.command()(data_views.lineage)
+app.command()(data_coverage.coverage)

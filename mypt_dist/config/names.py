@@ -19,7 +19,12 @@ _RESERVED = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?\Z", re.IGNOR
 
 def is_safe_name(name: str) -> bool:
     """Whether ``name`` may become a file or folder."""
-    return _NAME.match(name) is not None and not name.endswith(".") and _RESERVED.match(name) is None
+    return _NAME.match(name) is not None and not name.endswith(".") and not is_reserved_on_windows(name)
+
+
+def is_reserved_on_windows(name: str) -> bool:
+    """Whether Windows opens a device under this name."""
+    return _RESERVED.match(name) is not None
 
 
 def _checked_name(name: str) -> str:

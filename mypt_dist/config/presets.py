@@ -12,7 +12,8 @@ from mypt_dist.config.problems import near_miss
 from mypt_dist.config.strict_json import read_json
 from mypt_dist.errors import ConfigError
 
-Kind: TypeAlias = Literal["configs", "launch"]
+Kind: TypeAlias = Literal["configs", "configs/sources", "launch"]
+"""``configs`` are run files and presets, ``configs/sources`` what `mypt data fetch` reads."""
 
 
 def folder(kind: Kind) -> Path:
@@ -27,7 +28,7 @@ def names(kind: Kind) -> list[str]:
     """Every shipped file of a kind without its suffix, such as ``presets/small``."""
     root = folder(kind)
     found = (path.relative_to(root) for path in root.rglob("*") if path.suffix in (".json", ".yaml"))
-    return sorted(path.with_suffix("").as_posix() for path in found if path.parts[0] != "schema")
+    return sorted(path.with_suffix("").as_posix() for path in found if path.parts[0] not in ("schema", "sources"))
 
 
 def describe() -> list[dict[str, Any]]:
@@ -53,4 +54,6 @@ def find(kind: Kind, name: str, beside: Path | None = None) -> Path:
     match = wanted if wanted in shipped.values() else shipped.get(str(wanted))
     if match is not None:
         return next(folder(kind).glob(f"{match}.*"))
-    raise ConfigError(f"{name!r} is neither a file nor a preset{near_miss(wanted.name, shipped)} (see: mypt presets)")
+    known = f"(shipped: {', '.join(sorted(shipped))})" if kind == "configs/sources" else "(see: mypt presets)"
+    what = "a shipped sources file" if kind == "configs/sources" else "a preset"
+    raise ConfigError(f"{name!r} is neither a file nor {what}{near_miss(wanted.name, shipped)} {known}")

@@ -2,7 +2,7 @@
 
 import difflib
 from collections.abc import Iterable, Iterator
-from typing import Any, get_args
+from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
@@ -56,6 +56,10 @@ def _annotation(schema: Any, loc: tuple[int | str, ...]) -> Any:
     """What stands at ``loc`` of a schema; a tag selects one member of a union."""
     current: Any = schema
     for part in loc:
+        if get_origin(current) is dict:
+            # A key of the user's own choice.
+            current = get_args(current)[1]
+            continue
         members = list(_models(current))
         tagged = [m for m in members if part in _tags(m)]
         fields = [m.model_fields[str(part)] for m in members if str(part) in m.model_fields]

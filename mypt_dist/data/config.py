@@ -6,7 +6,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from mypt_dist.config import Config, SafeName, SafePath
-from mypt_dist.data.manifest import Sha256
+from mypt_dist.data.entries import Sha256
 from mypt_dist.data.order import Shuffle
 from mypt_dist.data.shard_tokens import Reader
 from mypt_dist.data.stream import OnDamage

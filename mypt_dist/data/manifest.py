@@ -2,36 +2,32 @@
 
 import hashlib
 import json
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 import numpy as np
-from pydantic import (
-    AfterValidator,
-    Field,
-    SerializerFunctionWrapHandler,
-    StrictInt,
-    StrictStr,
-    WithJsonSchema,
-    model_serializer,
-)
+from pydantic import AfterValidator, Field, StrictStr, WithJsonSchema
 
 from mypt_dist.config import Config, read_json, validate
 from mypt_dist.data.blocks import DIGITS, blocks_of
+from mypt_dist.data.companions import COMPANIONS, Companion
+from mypt_dist.data.entries import CompanionEntry, Count, Lineage, PathInside, Settings, Sha256, SourceEntry, Sparse
+from mypt_dist.data.in_place import find_index
 from mypt_dist.errors import ConfigError, DataError
 from mypt_dist.tokenizers import END_OF_TEXT, Tokenizer, fingerprint_of, load_tokenizer
 
 FILE = "dataset.json"
-FORMAT = 1
+FORMAT = 2
+FORMATS = (1, 2)
+"""Those that are read. 1 has no companions, no lineage and nothing in place, and is spelled the same otherwise."""
 SPLITS = ("train", "val")
 HEADER_BYTES = 64
 """What stands before the tokens of a shard: a multiple of every token size and of a cache line."""
 HINT = "make one with: mypt data prepare INPUT... --tokenizer gpt2 --out"
-
+FOREIGN_HINT = "What another program wrote is read where it lies after: mypt data adopt"
 
 Dtype = Literal["uint16", "uint32"]
-Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-Count = Annotated[int, Field(ge=0, strict=True)]
 
 
 def _spelled(text: str) -> str:
@@ -50,10 +46,10 @@ Crcs = Annotated[
 ]
 
 
-class ShardEntry(Config):
+class ShardEntry(Sparse):
     """One shard, as the manifest lists it."""
 
-    file: Annotated[str, Field(pattern=r"^(train|val)/shard-[0-9]{5,9}\.bin$")]
+    file: PathInside
     """Path inside the dataset's folder."""
     bytes: Count
     """Size of the file, header included."""
@@ -62,12 +58,15 @@ class ShardEntry(Config):
     """Of the whole file, header included."""
     crc32: Crcs | None = None
     """Of each block of 1 MiB, one after the other. Datasets prepared before there were any have none."""
+    offset: Count | None = None
+    """Bytes before the tokens of a file that is read in place; null: it is a shard of ours, with its header."""
+    companions: dict[Companion, CompanionEntry] | None = None
+    """What stands beside the tokens, such as a loss mask."""
 
-    @model_serializer(mode="wrap")
-    def _without_null(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        # An older dataset is spelled as it always was: its hash says so.
-        fields: dict[str, Any] = handler(self)
-        return {key: value for key, value in fields.items() if value is not None}
+    @property
+    def begin(self) -> int:
+        """Bytes before the first token."""
+        return HEADER_BYTES if self.offset is None else self.offset
 
 
 class TokenizerRecord(Config):
@@ -95,16 +94,6 @@ class Splits(Config):
     val: SplitEntry
 
 
-class SourceEntry(Config):
-    """One input as the user named it, and what came of it."""
-
-    path: StrictStr
-    files: Count
-    documents: Count
-    bytes: Count
-    """UTF-8 text that was taken from it."""
-
-
 class Counts(Config):
     """What was read, and what was left out and why."""
 
@@ -122,10 +111,10 @@ class Counts(Config):
     unreadable_files: Count = 0
 
 
-class DatasetManifest(Config):
-    """``dataset.json``. Only `create` and `read` make one, so that its hashes are always true."""
+class DatasetManifest(Sparse):
+    """``dataset.json``. Only `create`, `with_origin` and `read` make one, so that its hashes are always true."""
 
-    format: Literal[1]
+    format: Literal[1, 2]
     fingerprint: Sha256
     """Identity of the content: format, tokenizer and the hashes of all shards."""
     tokenizer: TokenizerRecord
@@ -135,8 +124,12 @@ class DatasetManifest(Config):
     splits: Splits
     sources: tuple[SourceEntry, ...]
     counts: Counts
-    settings: dict[StrictStr, bool | StrictInt | float | StrictStr | None]
+    settings: Settings
     """Those settings of the preparation that decided its content."""
+    lineage: Lineage | None = None
+    """Null in format 1: `prepare` made it."""
+    in_place: StrictStr | None = None
+    """The format of the files of another program that are read where they lie; null: the shards are ours."""
     sha256: Sha256
     """Of the canonical JSON of everything else in this file."""
 
@@ -152,7 +145,7 @@ class DatasetManifest(Config):
         """The manifest of shards that were just written."""
         content: dict[str, Any] = {
             "format": FORMAT,
-            "fingerprint": _content_hash(tokenizer.fingerprint, splits),
+            "fingerprint": _content_hash(tokenizer.fingerprint, splits, dtype_for(tokenizer.vocab_size)),
             "tokenizer": {
                 "kind": tokenizer.kind,
                 "fingerprint": tokenizer.fingerprint,
@@ -168,21 +161,23 @@ class DatasetManifest(Config):
         }
         return cls.model_validate({**content, "sha256": _canonical_hash(content)})
 
+    def with_origin(self, lineage: Lineage, *, in_place: str | None = None, dtype: Dtype | None = None) -> Self:
+        """The same dataset, and where it came from. ``dtype``: of tokens that are read ``in_place``."""
+        content = self.model_dump(mode="json", exclude={"sha256"})
+        content |= {"format": FORMAT, "lineage": lineage.model_dump(mode="json")}
+        if in_place is not None:
+            content |= {"in_place": in_place, "dtype": dtype}
+            content["fingerprint"] = _content_hash(self.tokenizer.fingerprint, self.splits, content["dtype"])
+        return type(self).model_validate({**content, "sha256": _canonical_hash(content)})
+
     @classmethod
     def read(cls, folder: Path) -> "DatasetManifest":
-        """The manifest of the dataset in ``folder``. Reads ``dataset.json`` and nothing else.
+        """The manifest of the dataset in ``folder``. Reads ``dataset.json``, or the index that `adopt` made.
 
         Raises `ConfigError` where there is no dataset, `DataError` where the file was damaged, edited or contradicts
         itself.
         """
-        path = folder / FILE
-        try:
-            if not folder.is_dir():
-                raise ConfigError(f"no dataset at {folder}: there is no such folder; {HINT} {folder}")
-            if not path.exists():
-                raise ConfigError(f"no dataset at {folder}: it holds no {FILE}; {HINT} {folder}")
-        except OSError as error:
-            raise DataError(f"{path} cannot be read: {error.strerror}") from None
+        path = cls.path_in(folder)
         try:
             raw = read_json(path)
             _check_format(raw, path)
@@ -191,6 +186,24 @@ class DatasetManifest(Config):
             raise DataError(str(error)) from None
         manifest._check(path, raw)
         return manifest
+
+    @staticmethod
+    def path_in(folder: Path) -> Path:
+        """The file that describes the dataset in ``folder``. Raises `ConfigError` where there is none."""
+        path = folder / FILE
+        try:
+            if not folder.is_dir():
+                raise ConfigError(f"no dataset at {folder}: there is no such folder; {HINT} {folder}")
+            if not path.exists():
+                index = find_index(folder)
+                if index is None:
+                    raise ConfigError(
+                        f"no dataset at {folder}: it holds no {FILE}; {HINT} {folder}. {FOREIGN_HINT} {folder}"
+                    )
+                return index
+        except OSError as error:
+            raise DataError(f"{path} cannot be read: {error.strerror}") from None
+        return path
 
     def to_bytes(self) -> bytes:
         """The one and only spelling of this manifest on disk."""
@@ -206,6 +219,23 @@ class DatasetManifest(Config):
     def split(self, name: str) -> SplitEntry:
         """The entry of ``train`` or ``val``."""
         return _of(self.splits, name)
+
+    @property
+    def companions(self) -> tuple[Companion, ...]:
+        """What stands beside the tokens of every shard."""
+        first = (*self.splits.train.shards[:1], *self.splits.val.shards[:1])[:1]
+        return tuple(kind for shard in first for kind in shard.companions or ())
+
+    def files(self, *splits: str) -> Iterator[ShardEntry | CompanionEntry]:
+        """Every file of some splits, or of all."""
+        for name in splits or SPLITS:
+            for shard in self.split(name).shards:
+                yield shard
+                yield from (shard.companions or {}).values()
+
+    def bytes_of(self, *splits: str) -> int:
+        """Of all files of some splits."""
+        return sum(entry.bytes for entry in self.files(*splits))
 
     def _check(self, path: Path, raw: dict[str, Any]) -> None:
         content = {key: value for key, value in raw.items() if key != "sha256"}
@@ -227,19 +257,33 @@ class DatasetManifest(Config):
             "tokenizer.kind": (self.tokenizer.kind, state.get("kind")),
             "vocab_size": (self.vocab_size, state.get("base_vocab_size", 0) + len(specials)),
             "eot_id": (self.eot_id, specials.get(END_OF_TEXT)),
-            "dtype": (self.dtype, dtype_for(self.vocab_size)),
-            "fingerprint": (self.fingerprint, _content_hash(self.tokenizer.fingerprint, self.splits)),
+            "dtype": (self.dtype, dtype_for(self.vocab_size) if self.in_place is None else self.dtype),
+            "fingerprint": (
+                self.fingerprint,
+                _content_hash(self.tokenizer.fingerprint, self.splits, self.dtype),
+            ),
         }
         for name in SPLITS:
             split = self.split(name)
             expected[f"splits.{name}.tokens"] = (split.tokens, sum(shard.tokens for shard in split.shards))
             for i, shard in enumerate(split.shards):
-                size = HEADER_BYTES + shard.tokens * np.dtype(self.dtype).itemsize
-                expected[f"splits.{name}.shards.{i}.bytes"] = (shard.bytes, size)
-                expected[f"splits.{name}.shards.{i}.file"] = (shard.file, shard_name(name, i))
-                blocks = len(shard.crc32) // DIGITS if shard.crc32 is not None else blocks_of(size)
-                expected[f"blocks of splits.{name}.shards.{i}.crc32"] = (blocks, blocks_of(size))
+                expected |= {f"splits.{name}.shards.{i}.{key}": both for key, both in self._of_shard(shard, name, i)}
         return [f"  {key} is {said!r}, should be {right!r}" for key, (said, right) in expected.items() if said != right]
+
+    def _of_shard(self, shard: ShardEntry, split: str, index: int) -> Iterator[tuple[str, tuple[object, object]]]:
+        size = shard.begin + shard.tokens * np.dtype(self.dtype).itemsize
+        yield "bytes", (shard.bytes, size)
+        if self.in_place is None:
+            yield "file", (shard.file, shard_name(split, index))
+            yield "offset", (shard.offset, None)
+        blocks = len(shard.crc32) // DIGITS if shard.crc32 is not None else blocks_of(size)
+        yield "crc32 (blocks)", (blocks, blocks_of(size))
+        yield "companions", (sorted(shard.companions or ()), sorted(self.companions))
+        for kind, entry in (shard.companions or {}).items():
+            right = shard.tokens * COMPANIONS[kind].itemsize
+            yield f"companions.{kind}.bytes", (entry.bytes, right)
+            yield f"companions.{kind}.file", (entry.file, companion_name(split, index, kind))
+            yield f"companions.{kind}.crc32 (blocks)", (len(entry.crc32) // DIGITS, blocks_of(right))
 
 
 def dtype_for(vocab_size: int) -> Dtype:
@@ -252,11 +296,17 @@ def shard_name(split: str, index: int) -> str:
     return f"{split}/shard-{index:05d}.bin"
 
 
+def companion_name(split: str, index: int, kind: Companion) -> str:
+    """Path of a shard's companion inside the dataset's folder."""
+    return f"{split}/shard-{index:05d}.{kind}.bin"
+
+
 def _check_format(raw: Any, path: Path) -> None:
     if not isinstance(raw, dict):
         raise DataError(f"{path} must hold an object, got {type(raw).__name__}")
-    if raw.get("format") != FORMAT:
-        raise DataError(f"{path} has format {raw.get('format')!r}, this version of mypt-dist reads {FORMAT}")
+    if raw.get("format") not in FORMATS:
+        known = " and ".join(map(str, FORMATS))
+        raise DataError(f"{path} has format {raw.get('format')!r}, this version of mypt-dist reads {known}")
 
 
 def _of(splits: Splits, name: str) -> SplitEntry:
@@ -265,9 +315,25 @@ def _of(splits: Splits, name: str) -> SplitEntry:
     return found
 
 
-def _content_hash(tokenizer: str, splits: Splits) -> str:
-    shards = {name: [shard.sha256 for shard in _of(splits, name).shards] for name in SPLITS}
-    return _canonical_hash({"format": FORMAT, "tokenizer": tokenizer, "shards": shards})
+def _content_hash(tokenizer: str, splits: Splits, dtype: Dtype) -> str:
+    """What decides the tokens, and nothing else: the same tokens in shards of ours have one hash in every format."""
+    entries = {name: _of(splits, name).shards for name in SPLITS}
+    content: dict[str, Any] = {
+        "format": 1,
+        "tokenizer": tokenizer,
+        "shards": {name: [shard.sha256 for shard in shards] for name, shards in entries.items()},
+    }
+    companions = {
+        name: [{kind: entry.sha256 for kind, entry in shard.companions.items()} for shard in shards if shard.companions]
+        for name, shards in entries.items()
+    }
+    if any(companions.values()):
+        content["companions"] = companions
+    offsets = {name: [shard.offset for shard in shards] for name, shards in entries.items()}
+    if any(offset is not None for found in offsets.values() for offset in found):
+        # Files without a header of ours do not say how their bytes are to be read.
+        content["in_place"] = {"dtype": dtype, "offsets": offsets}
+    return _canonical_hash(content)
 
 
 def _canonical_hash(content: dict[str, Any]) -> str:

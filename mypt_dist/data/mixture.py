@@ -7,8 +7,9 @@ from pydantic import Field
 
 from mypt_dist.config import Config, SafePath, read_json, validate
 from mypt_dist.data.config import DataConfig, SourceConfig, SourceName, Weight
+from mypt_dist.data.entries import Sha256
 from mypt_dist.data.manifest import FILE as DATASET
-from mypt_dist.data.manifest import DatasetManifest, Sha256
+from mypt_dist.data.manifest import DatasetManifest
 from mypt_dist.errors import ConfigError
 
 FILE = "mixture.json"

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from mypt_dist.data.blocks import BLOCK_BITS, BLOCK_BYTES, blocks_of, checksums
 from mypt_dist.data.files import PatientFiles
-from mypt_dist.data.manifest import HEADER_BYTES, ShardEntry
+from mypt_dist.data.manifest import ShardEntry
 
 Reader: TypeAlias = Literal["memmap", "pread"]
 
@@ -27,7 +27,7 @@ class ShardTokens:
     def __init__(self, view: NDArray[Any], where: Path, entry: ShardEntry, files: PatientFiles, reader: Reader) -> None:
         """``view``: the tokens, mapped."""
         self.path, self.entry = where, entry
-        self.width = view.dtype.itemsize
+        self.width, self.begin = view.dtype.itemsize, entry.begin
         self._dtype = view.dtype
         self._files = files
         self._crcs = checksums(entry.crc32 or "")
@@ -45,7 +45,7 @@ class ShardTokens:
         """Tokens [``begin``, ``end``), whatever their state. Raises `DataError` where the disk does not give them."""
         if self.view is not None:
             return self.view[begin:end]
-        offset, length = HEADER_BYTES + begin * self.width, (end - begin) * self.width
+        offset, length = self.begin + begin * self.width, (end - begin) * self.width
         return np.frombuffer(self._files.read(self.path, self.entry.bytes, offset, length), self._dtype)
 
     def damaged(self, begin: int, end: int) -> list[int]:
@@ -53,8 +53,8 @@ class ShardTokens:
 
         Raises `DataError` as `read`.
         """
-        first = (HEADER_BYTES + begin * self.width) >> BLOCK_BITS
-        last = (HEADER_BYTES + end * self.width - 1) >> BLOCK_BITS
+        first = (self.begin + begin * self.width) >> BLOCK_BITS
+        last = (self.begin + end * self.width - 1) >> BLOCK_BITS
         found = []
         for number in range(first, last + 1):
             if self.state[number] == UNSEEN:
@@ -90,8 +90,8 @@ class ArrayTokens:
 
     def __init__(self, tokens: NDArray[Any]) -> None:
         self.view: NDArray[Any] | None = tokens
-        self.width = tokens.dtype.itemsize
-        self.state = bytearray(blocks_of(HEADER_BYTES + tokens.nbytes))
+        self.width, self.begin = tokens.dtype.itemsize, 0
+        self.state = bytearray(blocks_of(tokens.nbytes))
         self.settled = True
 
     def __len__(self) -> int:

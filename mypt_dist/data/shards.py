@@ -76,8 +76,9 @@ def little_endian(dtype: Dtype) -> "np.dtype[Any]":
 def open_shard(folder: Path, entry: ShardEntry, dtype: Dtype, fingerprint: str | None = None) -> NDArray[Any]:
     """The tokens of a shard as a read-only `numpy.memmap`, shape (entry.tokens,).
 
-    Size and header are compared with the manifest's ``entry`` and ``dtype`` and, where given, with the
-    ``fingerprint`` of its tokenizer; the tokens are not read. Raises `DataError` naming the file and both values.
+    Size and header, if it is a shard of ours, are compared with the manifest's ``entry`` and ``dtype`` and, where
+    given, with the ``fingerprint`` of its tokenizer; the tokens are not read. Raises `DataError` naming the file and
+    both values.
     """
     path = folder / entry.file
     expected: dict[str, object] = {"dtype": dtype, "tokens": entry.tokens}
@@ -86,22 +87,24 @@ def open_shard(folder: Path, entry: ShardEntry, dtype: Dtype, fingerprint: str |
     try:
         with path.open("rb") as file:
             _check_size(file, path, entry)
-            check_header(file.read(HEADER_BYTES), path, expected)
-            return np.memmap(file, little_endian(dtype), "r", HEADER_BYTES, (entry.tokens,))
+            if entry.offset is None:
+                check_header(file.read(HEADER_BYTES), path, expected)
+            return np.memmap(file, little_endian(dtype), "r", entry.begin, (entry.tokens,))
     except FileNotFoundError:
         raise DataError(f"{path} is missing; dataset.json lists it with {entry.tokens:,} tokens") from None
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror}") from None
 
 
-def read_tokens(path: Path, dtype: Dtype, block_bytes: int = 1 << 20) -> Iterator[NDArray[Any]]:
+def read_tokens(folder: Path, entry: ShardEntry, dtype: Dtype, block_bytes: int = 1 << 20) -> Iterator[NDArray[Any]]:
     """The tokens of a shard in bounded pieces; read, not mapped, so that they never count as our memory.
 
     Raises `DataError` where the file cannot be read.
     """
+    path = folder / entry.file
     try:
         with path.open("rb") as file:
-            file.seek(HEADER_BYTES)
+            file.seek(entry.begin)
             while block := file.read(block_bytes):
                 yield np.frombuffer(block, little_endian(dtype))
     except OSError as error:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from mypt_dist.data.blocks import BLOCK_BITS, BLOCK_BYTES
 from mypt_dist.data.files import PatientFiles
-from mypt_dist.data.manifest import HEADER_BYTES, DatasetManifest
+from mypt_dist.data.manifest import DatasetManifest
 from mypt_dist.data.shard_tokens import ArrayTokens, Reader, ShardTokens
 from mypt_dist.data.shards import open_shard
 from mypt_dist.errors import ConfigError, DataError
@@ -48,8 +48,13 @@ class TokenStream:
     def open(cls, folder: Path, manifest: DatasetManifest, split: str, reading: Reading | None = None) -> "TokenStream":
         """Open the shards of ``split``; their sizes and headers are checked, their content when it is first read.
 
-        Raises `DataError` for a damaged shard.
+        Raises `DataError` for a damaged shard, `ConfigError` where a mask says that some tokens are not to be learned.
         """
+        if manifest.companions:
+            raise ConfigError(
+                f"{folder} says of each token whether and how it is learned ({', '.join(manifest.companions)}); "
+                "training that would learn from all of them alike is refused, and there is no other kind yet"
+            )
         reading, files = reading or Reading(), PatientFiles()
         entries, fingerprint = manifest.split(split).shards, manifest.tokenizer.fingerprint
         if any(entry.crc32 is None for entry in entries):
@@ -81,7 +86,7 @@ class TokenStream:
         if not len(starts):
             return {}
         first, first_end, skipped = self._shards[0], self._first_end, dict[int, list[str]]()
-        view, state, width, settled = first.view, first.state, first.width, first.settled
+        view, state, width, before, settled = first.view, first.state, first.width, first.begin, first.settled
         if view is None or length * width > BLOCK_BYTES:
             # Read, not mapped; or so long that a block between the first and the last is to be looked at, too.
             first_end = -1
@@ -90,8 +95,7 @@ class TokenStream:
             if end <= first_end and (
                 settled
                 or not (
-                    state[(HEADER_BYTES + start * width) >> BLOCK_BITS]
-                    or state[(HEADER_BYTES - 1 + end * width) >> BLOCK_BITS]
+                    state[(before + start * width) >> BLOCK_BITS] or state[(before - 1 + end * width) >> BLOCK_BITS]
                 )
             ):
                 out[number] = view[start:end]  # type: ignore[index]  # first_end says so

@@ -1,73 +1,65 @@
 """Is every byte of a dataset still as it was written?"""
 
-import hashlib
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
 import numpy as np
 
-from mypt_dist.data.blocks import BLOCK_BYTES, BlockChecksums, checksums
-from mypt_dist.data.manifest import FILE, HEADER_BYTES, SPLITS, DatasetManifest, ShardEntry
+from mypt_dist.data.blocks import BLOCK_BYTES, checksums
+from mypt_dist.data.companions import COMPANIONS, Companion, DocumentCounter
+from mypt_dist.data.entries import CompanionEntry
+from mypt_dist.data.manifest import FILE, SPLITS, DatasetManifest, ShardEntry
+from mypt_dist.data.progress import BytesDone, Progress
+from mypt_dist.data.scan import FileScan, TokenScan
 from mypt_dist.data.shards import TOKENIZER_DIGITS, check_header, little_endian
+from mypt_dist.data.versions import version_files
 from mypt_dist.errors import DataError
-
-Progress = Callable[[int, int], None]
-"""Called with (bytes done, bytes in all)."""
 
 
 def verify_dataset(folder: Path, progress: Progress | None = None) -> list[str]:
     """Everything that is wrong with the dataset in ``folder``, one sentence each; empty if it is whole.
 
     Reads every byte: the manifest must be the exact text that was written, every listed file must be there with its
-    size, sha256 and header and with ids of the vocabulary only, and there must be no other file.
+    size, sha256 and header and with ids of the vocabulary only, and there must be no other file, but in a folder of
+    another program that is read in place.
 
     Raises `ConfigError` where there is no dataset.
     """
+    described = DatasetManifest.path_in(folder)
     try:
         manifest = DatasetManifest.read(folder)
         manifest.load_tokenizer()
-        is_original = (folder / FILE).read_bytes() == manifest.to_bytes()
+        is_original = described.read_bytes() == manifest.to_bytes()
     except DataError as error:
         return [str(error)]
-    problems = [] if is_original else [f"{folder / FILE} was edited: it says the same in another spelling"]
-    meter = _Meter(manifest, progress or (lambda _done, _total: None))
+    problems = [] if is_original else [f"{described} was edited: it says the same in another spelling"]
+    meter = BytesDone(manifest.bytes_of(*SPLITS), progress)
     for name in SPLITS:
         split = manifest.split(name)
-        documents = 0
+        counter = DocumentCounter(manifest.eot_id)
         for entry in split.shards:
-            shard = _Shard(folder / entry.file, entry, manifest)
+            shard = _Shard(folder, entry, manifest)
             problems += shard.problems(meter)
-            documents += shard.documents
-        if documents != split.documents and not problems:
-            problems.append(f"{name} holds {documents:,} documents, {FILE} says {split.documents:,}")
-    return problems + _unlisted(folder, manifest)
+            for kind, companion in (entry.companions or {}).items():
+                problems += _Companion(folder, companion, kind, counter).problems(meter)
+            if "segments" not in manifest.companions:
+                counter.count(shard.scan.documents)
+        if counter.documents != split.documents and not problems:
+            problems.append(f"{name} holds {counter.documents:,} documents, {FILE} says {split.documents:,}")
+    return problems + ([] if manifest.in_place else _unlisted(folder, manifest))
 
 
-class _Meter:
-    def __init__(self, manifest: DatasetManifest, progress: Progress) -> None:
-        self._total = sum(entry.bytes for name in SPLITS for entry in manifest.split(name).shards)
-        self._done = 0
-        self._progress = progress
+class _File:
+    """A listed file, read from its first byte to its last."""
 
-    def add(self, size: int) -> None:
-        self._done += size
-        self._progress(self._done, self._total)
+    scan: FileScan
 
+    def __init__(self, folder: Path, entry: ShardEntry | CompanionEntry) -> None:
+        self._path, self._entry = folder / entry.file, entry
 
-class _Shard:
-    """One shard, read from its first byte to its last."""
-
-    def __init__(self, path: Path, entry: ShardEntry, manifest: DatasetManifest) -> None:
-        self._path, self._entry, self._manifest = path, entry, manifest
-        self._hash = hashlib.sha256()
-        self._blocks = BlockChecksums()
-        self._dtype = little_endian(manifest.dtype)
-        self._highest = 0
-        self.documents = 0
-
-    def problems(self, meter: _Meter) -> list[str]:
+    def problems(self, meter: BytesDone) -> list[str]:
         try:
             with self._path.open("rb") as file:
                 return list(self._check(file, meter))
@@ -76,59 +68,90 @@ class _Shard:
         except OSError as error:
             return [f"{self._path} cannot be read: {error.strerror}"]
 
-    def _check(self, file: IO[bytes], meter: _Meter) -> Iterator[str]:
+    def _check(self, file: IO[bytes], meter: BytesDone) -> Iterator[str]:
         size = os.fstat(file.fileno()).st_size
         if size != self._entry.bytes:
             yield f"{self._path} has {size:,} bytes, {FILE} says {self._entry.bytes:,}"
             meter.add(self._entry.bytes)
             return
-        header = file.read(HEADER_BYTES)
-        self._hash.update(header)
-        self._blocks.update(header)
-        meter.add(len(header))
+        yield from self._content(file, meter)
+
+    def _content(self, file: IO[bytes], meter: BytesDone) -> Iterator[str]:
         while block := file.read(BLOCK_BYTES):
-            self._read(block)
+            self._take(block)
             meter.add(len(block))
         if not self._is_whole():
             where = self._damaged_blocks()
-            yield f"{self._path} has sha256 {self._hash.hexdigest()}, {FILE} says {self._entry.sha256}{where}"
-        yield from self._meaning(header)
+            yield f"{self._path} has sha256 {self.scan.sha256}, {FILE} says {self._entry.sha256}{where}"
+        elif self._entry.crc32 not in (None, self.scan.crc32):
+            yield f"{FILE} has wrong checksums of the blocks of {self._path}"
+
+    def _take(self, block: bytes) -> None:
+        raise NotImplementedError
 
     def _is_whole(self) -> bool:
-        return self._hash.hexdigest() == self._entry.sha256
+        return self.scan.sha256 == self._entry.sha256
 
     def _damaged_blocks(self) -> str:
         """Where the damage is: what a run that skips it would leave out."""
-        pairs = zip(checksums(self._entry.crc32 or ""), checksums(self._blocks.hexdigest()), strict=False)
+        pairs = zip(checksums(self._entry.crc32 or ""), checksums(self.scan.crc32), strict=False)
         damaged = [str(number) for number, (right, found) in enumerate(pairs) if right != found]
         return f" (damaged blocks of 1 MiB: {', '.join(damaged)})" if damaged else ""
 
-    def _read(self, block: bytes) -> None:
-        self._hash.update(block)
-        self._blocks.update(block)
-        tokens = np.frombuffer(block, self._dtype, len(block) // self._dtype.itemsize)
-        self._highest = max(self._highest, int(tokens.max(initial=0)))
-        self.documents += int((tokens == self._manifest.eot_id).sum())
+
+class _Shard(_File):
+    """Tokens, with the header before them."""
+
+    scan: TokenScan
+
+    def __init__(self, folder: Path, entry: ShardEntry, manifest: DatasetManifest) -> None:
+        super().__init__(folder, entry)
+        self._manifest, self._begin, self._is_ours = manifest, entry.begin, entry.offset is None
+        self._tokens = entry.tokens
+        self.scan = TokenScan(little_endian(manifest.dtype), manifest.eot_id)
+
+    def _content(self, file: IO[bytes], meter: BytesDone) -> Iterator[str]:
+        header = file.read(self._begin)
+        self.scan.add(header)
+        meter.add(len(header))
+        yield from super()._content(file, meter)
+        yield from self._meaning(header)
+
+    def _take(self, block: bytes) -> None:
+        self.scan.add_tokens(block)
 
     def _meaning(self, header: bytes) -> Iterator[str]:
         """What a hash cannot tell: whether the right bytes were hashed in the first place."""
-        if self._entry.crc32 not in (None, self._blocks.hexdigest()) and self._is_whole():
-            yield f"{FILE} has wrong checksums of the blocks of {self._path}"
         expected = {
             "dtype": self._manifest.dtype,
-            "tokens": self._entry.tokens,
+            "tokens": self._tokens,
             "vocab_size": self._manifest.vocab_size,
             "tokenizer": self._manifest.tokenizer.fingerprint[:TOKENIZER_DIGITS],
         }
         try:
-            check_header(header, self._path, expected)
+            if self._is_ours:
+                check_header(header, self._path, expected)
         except DataError as error:
             yield str(error)
-        if self._highest >= self._manifest.vocab_size:
-            yield f"{self._path} holds token {self._highest:,}, the vocabulary has {self._manifest.vocab_size:,}"
+        if self.scan.highest >= self._manifest.vocab_size:
+            yield f"{self._path} holds token {self.scan.highest:,}, the vocabulary has {self._manifest.vocab_size:,}"
+
+
+class _Companion(_File):
+    """What stands beside the tokens of a shard."""
+
+    def __init__(self, folder: Path, entry: CompanionEntry, kind: Companion, counter: DocumentCounter) -> None:
+        super().__init__(folder, entry)
+        self.scan = FileScan()
+        self._kind, self._counter = kind, counter
+
+    def _take(self, block: bytes) -> None:
+        self.scan.add(block)
+        if self._kind == "segments":
+            self._counter.add_segments(np.frombuffer(block, COMPANIONS["segments"]))
 
 
 def _unlisted(folder: Path, manifest: DatasetManifest) -> list[str]:
-    listed = {FILE, *(entry.file for name in SPLITS for entry in manifest.split(name).shards)}
+    listed = {FILE, *(entry.file for entry in manifest.files()), *version_files(folder)}
     found = (path.relative_to(folder).as_posix() for path in sorted(folder.rglob("*")) if not path.is_dir())
     return [f"{folder / name} does not belong to the dataset" for name in found if name not in listed]

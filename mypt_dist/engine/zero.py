@@ -5,6 +5,7 @@ import math
 import warnings
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
+from importlib import import_module
 from typing import Any
 
 from accelerate import Accelerator, DeepSpeedPlugin
@@ -47,6 +48,16 @@ def plugin(precision: str) -> Plugin:
         # Sums over ranks in 16 bits would lose what the global batch gains.
         config.setdefault("communication_data_type", "fp32")
     return settings
+
+
+def do_not_compile() -> None:
+    """Sum over CPU ranks with gloo alone, as every other engine.
+
+    DeepSpeed would compile a faster sum at the first start, for a minute, and a start that is killed meanwhile leaves
+    behind a lock that every later one waits for, for ever.
+    """
+    # Not imported by a statement: the package has an attribute of the module's name, which is torch itself.
+    import_module("deepspeed.comm.torch").build_shm_op = lambda: None  # type: ignore[attr-defined]
 
 
 def quiet() -> None:

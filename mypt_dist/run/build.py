@@ -12,6 +12,7 @@ import torch
 
 from mypt_dist import log as logs
 from mypt_dist.checkpoint import Checkpoint, CheckpointStore, RunLock, fill_from_mirror, mirrored
+from mypt_dist.data import lineage
 from mypt_dist.data.coverage import Progress, coverage_of
 from mypt_dist.data.curriculum import Measure
 from mypt_dist.data.loader import BatchShape, EvalWindows, Loader, Prefetch
@@ -177,11 +178,12 @@ def _opened(config: RunConfig) -> tuple[RunConfig, RunData]:
 
 def _connect(config: RunConfig, watch: RunWatch) -> Engine:
     watch.enter("rendezvous")
-    engine = Engine(
-        precision=config.train.precision,
-        deterministic=config.train.deterministic,
-        timeout_s=config.watch.first_step_s,
-    )
+    with before_ranks_meet():
+        engine = Engine(
+            precision=config.train.precision,
+            deterministic=config.train.deterministic,
+            timeout_s=config.watch.first_step_s,
+        )
     watch.let_wait = engine.let_wait
     return engine
 
@@ -262,7 +264,7 @@ def _agree_on_changes(
     manifest = found.manifest
     changes = changed_settings(without_url_secrets(completed(manifest.run)), told(config))
     changes |= changed_content(manifest.data, {name: one.fingerprint for name, one in data.manifests.items()})
-    check_changes(changes, allowed)
+    check_changes(changes, allowed, data.kept_versions(manifest.data))
     for key, (before, now) in changes.items():
         log.info("changed since the checkpoint: %s: %r -> %r", key, before, now)
     if found.passed_over:
@@ -288,6 +290,7 @@ def _description(config: RunConfig, data: RunData) -> dict[str, object]:
             "path": scrub(str(source.path)),
             "weight": data.config.own_weights()[name],
             "fingerprint": data.manifests[name].fingerprint,
+            "lineage": lineage.summary(data.manifests[name]),
         }
         for name, source in data.sources.items()
     }

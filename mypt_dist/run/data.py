@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from mypt_dist.data.config import METRICS, DataConfig, EvaluationConfig, SourceConfig
 from mypt_dist.data.course import Past
@@ -13,6 +14,7 @@ from mypt_dist.data.manifest import SPLITS, DatasetManifest
 from mypt_dist.data.mixture import read_source
 from mypt_dist.data.order import Order, SourceShape, Windows
 from mypt_dist.data.stream import Reading, TokenStream, require_window
+from mypt_dist.data.versions import kept_version
 from mypt_dist.errors import ConfigError
 from mypt_dist.models import ModelConfig
 from mypt_dist.tokenizers import Tokenizer
@@ -42,6 +44,19 @@ class RunData:
     @property
     def sources(self) -> dict[str, SourceConfig]:
         return self.config.named_sources()
+
+    def kept_versions(self, before: Mapping[str, Any]) -> list[str]:
+        """Settings that name what a run read ``before``, where it was since appended to.
+
+        ``before``: the section ``data`` of a checkpoint's manifest.
+        """
+        remedies = []
+        for name, source in self.sources.items():
+            fingerprint = str(before.get("sources", {}).get(name, {}).get("fingerprint"))
+            if fingerprint != self.manifests[name].fingerprint and (kept := kept_version(source.path, fingerprint)):
+                key = "data.path" if self.config.path is not None else f"data.sources.{name}.path"
+                remedies.append(f"{key}={kept}")
+        return remedies
 
     def order(self, train: TrainConfig, context: int, past: Past | None = None, samples: int | None = None) -> Order:
         """The order of the training data behind ``past``. Raises `ConfigError` where a cap on epochs cannot be kept.

@@ -1,21 +1,39 @@
-"""The reference page of run files, written from the schema itself so that it cannot be out of date."""
+"""Reference pages of what users write, made from the schemas themselves so that they cannot be out of date."""
 
 from collections.abc import Iterator
 from typing import Any
 
-from mypt_dist.run.schema import json_schema
+from mypt_dist.run.schema import What, json_schema
 
-INTRODUCTION = """# Run file
+RUN_FILE = """# Run file
 
 Every key, its type and its default, from the schema itself (`mypt schema run`). A file may leave out what it
 `extends`; it is JSON, or YAML. Unknown keys are refused. Sections that have a `type` are chosen by it.
+"""
+SOURCES_FILE = """# Sources file
+
+Every key, its type and its default, from the schema itself (`mypt schema sources`). The file is JSON; unknown keys are
+refused. A file of MyPT is read as it is. How to use one: [fetch data](../how-to/fetch-data.md).
+
+Where a source has no `format`, the ending of a file's name says what it is. Text: `.txt .text .md .markdown .rst` and
+the usual endings of code; JSON lines: `.jsonl .ndjson`; a table: `.parquet`, of which the column `text` is read. For
+`.tsv` the `format` must say which column.
 """
 
 
 def run_file_page() -> str:
     """Markdown."""
-    schema = json_schema("run")
-    parts = [INTRODUCTION]
+    return _page("run", RUN_FILE)
+
+
+def sources_file_page() -> str:
+    """Markdown."""
+    return _page("sources", SOURCES_FILE)
+
+
+def _page(what: What, introduction: str) -> str:
+    schema = json_schema(what)
+    parts = [introduction]
     for title, section in _sections(schema, schema["$defs"]):
         kind = section["properties"].get("type", {}).get("const")
         chosen = f"`type: {kind}`. " if kind else ""

@@ -6,11 +6,14 @@ from mypt_dist.checkpoint import Manifest
 from mypt_dist.config import Config
 from mypt_dist.data.manifest import DatasetManifest
 from mypt_dist.data.mixture import MixtureFile
+from mypt_dist.data.sources import SourcesFile
 from mypt_dist.run.config import RunConfig
 
-What: TypeAlias = Literal["run", "preset", "manifest", "dataset", "mixture"]
+What: TypeAlias = Literal["run", "preset", "manifest", "dataset", "mixture", "sources"]
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
+
+_PAIR = {"type": "array", "prefixItems": [{"type": "string"}, {"type": "string"}], "minItems": 2, "maxItems": 2}
 
 
 def json_schema(what: What) -> dict[str, Any]:
@@ -21,10 +24,13 @@ def json_schema(what: What) -> dict[str, Any]:
         "manifest": Manifest,
         "dataset": DatasetManifest,
         "mixture": MixtureFile,
+        "sources": SourcesFile,
     }
     schema = {"$schema": DIALECT, **sources[what].model_json_schema(), "title": f"mypt {what}"}
     if what in ("run", "preset"):
         _describe_file(schema)
+    if what == "sources":
+        _describe_sources(schema)
     return _without_required(schema) if what == "preset" else schema
 
 
@@ -41,6 +47,16 @@ def _describe_file(schema: dict[str, Any]) -> None:
     schema["else"] = {"required": schema.pop("required", [])}
     for part in schema["$defs"].values():
         part.pop("required", None)
+
+
+def _describe_sources(schema: dict[str, Any]) -> None:
+    """What a sources file may say shorter than its classes: a download as a pair, one pattern or path as a string."""
+    schema["properties"]["$schema"] = {"type": "string"}
+    source = schema["$defs"]["Source"]["properties"]
+    source["urls"]["items"] = {"anyOf": [source["urls"]["items"], _PAIR]}
+    for key in ("paths", "final_pattern"):
+        listed = {name: source[key].pop(name) for name in ("type", "items")}
+        source[key]["anyOf"] = [listed, {"type": "string"}]
 
 
 def _without_required(schema: dict[str, Any]) -> dict[str, Any]:

@@ -31,7 +31,7 @@ def test_generated_files_are_up_to_date() -> None:
     assert stale == [], "run: make golden"
 
 
-@pytest.mark.parametrize("name", names("configs"))
+@pytest.mark.parametrize("name", [*names("configs"), *(f"sources/{name}" for name in names("configs/sources"))])
 def test_shipped_files_name_a_schema_that_accepts_them(name: str) -> None:
     path = folder("configs") / f"{name}.json"
     content = json.loads(path.read_text())

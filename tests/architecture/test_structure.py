@@ -52,7 +52,14 @@ def test_every_module_can_be_imported() -> None:
 
 @pytest.mark.parametrize(
     "module",
-    ["mypt_dist", "mypt_dist.cli.app", "mypt_dist.run.config", "mypt_dist.data.prepare", "mypt_dist.checkpoint"],
+    [
+        "mypt_dist",
+        "mypt_dist.cli.app",
+        "mypt_dist.run.config",
+        "mypt_dist.data.prepare",
+        "mypt_dist.data.sources",
+        "mypt_dist.checkpoint",
+    ],
 )
 def test_what_must_be_quick_or_small_loads_no_torch(module: str) -> None:
     code = f"import sys, {module}; assert 'torch' not in sys.modules and 'mlflow' not in sys.modules"

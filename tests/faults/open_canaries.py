@@ -19,8 +19,11 @@ import torch
 
 from mypt_dist.checkpoint import Checkpoint, RunLock, open_checkpoint
 from mypt_dist.checkpoint.lock import Lease
+from mypt_dist.data.archives import Archive, ExtractionLimits, extract, kind_of
 from mypt_dist.data.config import DataConfig
 from mypt_dist.data.prepare import PrepareSettings, prepare
+from mypt_dist.data.sources import read_sources
+from mypt_dist.data.sources.pins import Pins
 from mypt_dist.data.verify import verify_dataset
 from mypt_dist.errors import MyptError
 from mypt_dist.launch.files import read_launch_file
@@ -132,6 +135,12 @@ def _prepared(path: Path) -> object:
     return prepare([path], out, PrepareSettings(tokenizer="byte", overwrite=True)).manifest.counts.documents
 
 
+def _unpacked(path: Path) -> None:
+    into = path.with_name("unpacked")
+    into.mkdir()
+    extract([Archive((path,), kind_of(path.name), path.name)], into, ExtractionLimits())
+
+
 def _verified(folder: Path) -> None:
     problems = verify_dataset(folder)
     if problems:
@@ -150,6 +159,9 @@ OPENERS: dict[str, Callable[[Path], object]] = {
     "sender state": read_state,
     "run lock": _locked,
     "text": _prepared,
+    "sources file": lambda path: read_sources(str(path)),
+    "lock file of sources": Pins,
+    "archive": _unpacked,
     "planted pickle": lambda path: pickle.loads(path.read_bytes()),  # noqa: S301 - the twin
 }
 

@@ -1,7 +1,9 @@
 """Every file the program accepts, with content that executes whoever reads it carelessly. Nothing may execute."""
 
+import gzip
 import hashlib
 import json
+import lzma
 import os
 import shutil
 import subprocess
@@ -209,6 +211,28 @@ def texts(baits: Baits) -> None:
             baits.file("text", f"{suffix}, {name}", payload, suffix)
 
 
+def corpora(baits: Baits) -> None:
+    sources = {
+        "sources": {"a": {"urls": [["a.zip", "https://example.org/a.zip"]], "format": {"type": "tsv", "column": 1}}}
+    }
+    lock = {"format": 1, "files": {"a/a.zip": {"url": "https://example.org/a.zip", "sha256": 64 * "0", "bytes": 1}}}
+    for opener, content in {"sources file": sources, "lock file of sources": lock}.items():
+        good = baits.place() / "good.json"
+        good.write_text(json.dumps(content))
+        baits.warm.append((opener, str(good)))
+        for name, payload in whole_files(baits.canary).items():
+            baits.file(opener, name, payload, ".json")
+        for name, changed in with_values(content, baits.canary):
+            baits.file(opener, name, json.dumps(changed).encode(), ".json")
+    for suffix, pack in {".txt.gz": gzip.compress, ".txt.xz": lzma.compress}.items():
+        good = baits.place() / f"good{suffix}"
+        good.write_bytes(pack(b"text"))
+        baits.warm.append(("archive", str(good)))
+    for suffix in (".zip", ".tar", ".tar.gz", ".txt.gz", ".txt.bz2", ".txt.xz", ".txt.zst"):
+        for name, payload in whole_files(baits.canary).items():
+            baits.file("archive", f"{suffix}, {name}", payload, suffix)
+
+
 def write(path: Path, data: bytes) -> None:
     # The copies are links: they must not be written through.
     path.unlink(missing_ok=True)
@@ -233,6 +257,7 @@ def test_nothing_that_is_read_executes(
     checkpoint_values(baits, checkpoint)
     run_folders(baits)
     texts(baits)
+    corpora(baits)
     outcomes = baits.outcomes()
     named = list(zip(baits.names, outcomes, strict=True))
     assert [(name, found["seen"]) for name, found in named if found["seen"]] == []

@@ -16,11 +16,11 @@ from mypt_dist.config import load_mapping
 from mypt_dist.config.presets import names
 from mypt_dist.launch.files import targets
 from mypt_dist.run.config import RunConfig
-from mypt_dist.run.reference import run_file_page
+from mypt_dist.run.reference import run_file_page, sources_file_page
 from mypt_dist.run.schema import What, json_schema
 
 ROOT = Path(__file__).parents[2]
-SCHEMAS: tuple[What, ...] = ("run", "preset", "mixture")
+SCHEMAS: tuple[What, ...] = ("run", "preset", "mixture", "sources")
 GOLDEN = Path(__file__).parent / "presets.json"
 COMMANDS = Path(__file__).parent / "launch_commands.json"
 SCHEDULERS = Path(__file__).parent / "schedulers.json"
@@ -75,6 +75,7 @@ def files() -> dict[Path, str]:
         COMMANDS: json.dumps(launch_commands(), indent=1) + "\n",
         **{path: json.dumps(schema, indent=1) + "\n" for path, schema in schemas.items()},
         ROOT / "docs/reference/run-file.md": run_file_page(),
+        ROOT / "docs/reference/sources-file.md": sources_file_page(),
     }
 
 

@@ -174,12 +174,15 @@ def test_memory_is_as_forecast(engine: str, mapping: dict[str, Any], tmp_path: P
 def test_a_signal_ends_in_a_checkpoint(mapping: dict[str, Any], tmp_path: Path) -> None:
     path = tmp_path / "run.json"
     path.write_text(json.dumps(changed(mapping, tmp_path / "run", steps=10**6, precision="bf16", save_every=10**5)))
-    process = subprocess.Popen(command(path, "single"))
     journal = tmp_path / "run/metrics.jsonl"
-    while process.poll() is None and not (journal.exists() and journal.stat().st_size):
-        time.sleep(0.1)
-    process.send_signal(signal.SIGTERM)
-    assert process.wait(timeout=60) == 143
+    with subprocess.Popen(command(path, "single")) as process:
+        try:
+            while process.poll() is None and not (journal.exists() and journal.stat().st_size):
+                time.sleep(0.1)
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(timeout=60) == 143
+        finally:
+            process.kill()
     with open_checkpoint(tmp_path / "run") as checkpoint:
         assert checkpoint.manifest.step > 0
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from conftest import launch_command
+from engines import zero
 
 from mypt_dist.checkpoint import open_checkpoint, verify_checkpoint
 
@@ -104,3 +105,12 @@ def test_accelerate_launch_with_our_file_starts_connected_ranks(run_file: Path, 
     assert done.returncode == 0, done.stderr
     assert open_checkpoint(tmp_path / "run").manifest.world_size == int(ranks)
     assert done.stderr.count("2 cpu ranks (ddp, fp32)") == 1
+
+
+def test_zero_compiles_nothing_and_waits_for_no_lock_of_the_dead(run_file: Path, tmp_path: Path, launch: Any) -> None:
+    folder = tmp_path / "extensions"
+    lock = folder / "deepspeed_shm_comm/lock"
+    lock.parent.mkdir(parents=True)
+    lock.touch()
+    launch(2, "-m", "mypt_dist", "train", str(run_file), **zero(1), TORCH_EXTENSIONS_DIR=str(folder))
+    assert [file for file in folder.rglob("*") if file.is_file()] == [lock]

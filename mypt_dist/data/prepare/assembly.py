@@ -1,8 +1,9 @@
 """Which split does a document go to, and what is counted?"""
 
+import hashlib
 from collections import defaultdict
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import groupby
 
 import numpy as np
@@ -20,6 +21,8 @@ class Taken:
 
     documents: int = 0
     text_bytes: int = 0
+    content: "hashlib._Hash" = field(default_factory=hashlib.sha256)
+    """Of the hashes of its documents, in order."""
 
 
 class Assembly:
@@ -70,3 +73,4 @@ class Assembly:
         self._writers[split].write(tokens, text_bytes=text_bytes, documents=documents)
         taken.documents += documents
         taken.text_bytes += text_bytes
+        taken.content.update(b"".join(piece.digest for piece in pieces if piece.is_last))

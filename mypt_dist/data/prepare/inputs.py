@@ -8,14 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from mypt_dist.data.prepare.streams import PACKINGS
 from mypt_dist.errors import ConfigError
 
 TEXT_SUFFIXES = (".txt", ".md", ".py")
 """One document a file."""
 LINE_SUFFIXES = (".jsonl",)
 """One document a line."""
-PACKINGS = (".gz", ".zst")
-ACCEPTED = f"{' '.join((*TEXT_SUFFIXES, *LINE_SUFFIXES))}, each also with {' or '.join(PACKINGS)}"
+ACCEPTED = f"{' '.join((*TEXT_SUFFIXES, *LINE_SUFFIXES))}, each also with {' '.join(PACKINGS)}"
 
 STDLIB = "stdlib"
 """Stands for `stdlib_files`, unless there is a file of this name."""
@@ -33,7 +33,7 @@ class InputFile:
     """Bytes on disk; 0 where that cannot be told."""
 
     packing: str
-    """``.gz``, ``.zst`` or nothing."""
+    """One of `PACKINGS`, or nothing."""
     shape: Literal["document", "lines"]
     """Whether the file is one document or has one on each line."""
 

@@ -11,8 +11,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from mypt_dist.data.durable import sync_folder, write_new
 from mypt_dist.data.manifest import FILE, SPLITS, DatasetManifest
 from mypt_dist.data.prepare.writer import writing
+from mypt_dist.data.versions import VERSIONS
 from mypt_dist.errors import ConfigError, LockError
 
 STAGING = ".preparing"
@@ -53,16 +55,18 @@ def publish(staging: Path, manifest: DatasetManifest) -> None:
     """Make what was written in ``staging`` the dataset around it. Raises `DataError` where the disk refuses."""
     out = staging.parent
     with writing(out):
-        _write_durably(staging / FILE, manifest.to_bytes())
+        write_new(staging / FILE, manifest.to_bytes())
         (out / FILE).unlink(missing_ok=True)
-        _sync_folder(out)
+        sync_folder(out)
+        # Earlier versions of what is replaced are links to its shards.
+        shutil.rmtree(out / VERSIONS, ignore_errors=True)
         for split in SPLITS:
-            _sync_folder(staging / split)
+            sync_folder(staging / split)
             shutil.rmtree(out / split, ignore_errors=True)
             (staging / split).rename(out / split)
-        _sync_folder(out)
+        sync_folder(out)
         (staging / FILE).rename(out / FILE)
-        _sync_folder(out)
+        sync_folder(out)
 
 
 def _check_free(out: Path, overwrite: bool) -> None:
@@ -72,7 +76,7 @@ def _check_free(out: Path, overwrite: bool) -> None:
             raise ConfigError(f"{out} holds a finished dataset: choose another folder, or say --overwrite")
         return
     # Without the mark of an unfinished run, a folder called train may be anybody's.
-    ours = {STAGING, *SPLITS} if STAGING in names else set()
+    ours = {STAGING, VERSIONS, *SPLITS} if STAGING in names else set()
     if names - ours:
         found = ", ".join(sorted(names - ours)[:3])
         raise ConfigError(f"{out} is not empty and holds no dataset (there is: {found}): choose a new folder")
@@ -99,18 +103,3 @@ def _remove_leftovers(staging: Path) -> None:
             shutil.rmtree(path, ignore_errors=True)
         else:
             path.unlink(missing_ok=True)
-
-
-def _write_durably(path: Path, data: bytes) -> None:
-    with path.open("xb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _sync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

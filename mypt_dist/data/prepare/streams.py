@@ -1,7 +1,9 @@
-"""How is a plain, gzipped or Zstandard file read in small pieces, with damage always noticed?"""
+"""How is a plain or compressed file read in small pieces, with damage always noticed?"""
 
+import bz2
 import gzip
 import io
+import lzma
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +14,8 @@ import zstandard
 
 BLOCK_BYTES = 1 << 17
 """How much is read at a time."""
+_XZ_MEMORY = 192 << 20
+"""What ``xz -9`` needs, and some more. The format allows 4 GiB."""
 
 
 class UnreadableError(Exception):
@@ -26,7 +30,7 @@ class TextBytes:
     """The unpacked bytes of a file. Raises `UnreadableError` when opened or read."""
 
     def __init__(self, path: Path, packing: str) -> None:
-        """``packing``: ``.gz``, ``.zst`` or nothing."""
+        """``packing``: ``.gz``, ``.bz2``, ``.xz``, ``.zst`` or nothing."""
         try:
             # Closed by __exit__: the object is the context manager.
             self._file = path.open("rb", buffering=0)
@@ -50,7 +54,7 @@ class TextBytes:
             data = self._reader.read(size)
         except OSError as error:
             raise UnreadableError(error.strerror or str(error)) from None
-        except (EOFError, zlib.error, zstandard.ZstdError) as error:
+        except (EOFError, zlib.error, lzma.LZMAError, zstandard.ZstdError) as error:
             raise UnreadableError(f"the compressed data is damaged: {error}") from None
         self.has_text = self.has_text or bool(data)
         return data
@@ -110,8 +114,56 @@ class _ZstdReader:
         return b""
 
 
+class _StreamsReader:
+    """Streams of bzip2 or xz, one after another.
+
+    The library's own readers take garbage behind a stream for the end, and give xz whatever memory a file asks for.
+    """
+
+    def __init__(self, file: io.FileIO, stream: "Callable[[], bz2.BZ2Decompressor | lzma.LZMADecompressor]") -> None:
+        self._file, self._new_stream = file, stream
+        self._stream: bz2.BZ2Decompressor | lzma.LZMADecompressor | None = None
+
+    def read(self, size: int, /) -> bytes:
+        while True:
+            packed = b""
+            if self._stream is None or self._stream.eof:
+                # Zeros between streams are padding.
+                behind = self._stream.unused_data if self._stream else b""
+                packed = behind.lstrip(b"\0") or self._behind_zeros()
+                if not packed:
+                    return b""
+                self._stream = self._new_stream()
+            elif self._stream.needs_input and not (packed := self._file.read(BLOCK_BYTES) or b""):
+                raise EOFError("it ends in the middle of a stream")
+            if data := self._stream.decompress(packed, size):
+                return data
+
+    def _behind_zeros(self) -> bytes:
+        while packed := self._file.read(BLOCK_BYTES):
+            if rest := packed.lstrip(b"\0"):
+                return rest
+        return b""
+
+
 def _gzip(file: io.FileIO) -> _Reader:
     return gzip.GzipFile(fileobj=file, mode="rb")
 
 
-_UNPACK: dict[str, Callable[[io.FileIO], _Reader]] = {"": lambda file: file, ".gz": _gzip, ".zst": _ZstdReader}
+def _bzip2(file: io.FileIO) -> _Reader:
+    return _StreamsReader(file, bz2.BZ2Decompressor)
+
+
+def _xz(file: io.FileIO) -> _Reader:
+    return _StreamsReader(file, lambda: lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=_XZ_MEMORY))
+
+
+_UNPACK: dict[str, Callable[[io.FileIO], _Reader]] = {
+    "": lambda file: file,
+    ".gz": _gzip,
+    ".bz2": _bzip2,
+    ".xz": _xz,
+    ".zst": _ZstdReader,
+}
+PACKINGS = tuple(suffix for suffix in _UNPACK if suffix)
+"""Endings of the names of compressed files."""

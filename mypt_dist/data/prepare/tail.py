@@ -3,14 +3,13 @@
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from mypt_dist.data.manifest import SPLITS, SplitEntry, Splits, dtype_for
+from mypt_dist.data.prepare.counting import CountingWriter
 from mypt_dist.data.prepare.settings import PrepareSettings
-from mypt_dist.data.prepare.writer import SplitWriter, split_writers, writing
+from mypt_dist.data.prepare.writer import split_writers, writing
 from mypt_dist.data.shards import read_tokens
 from mypt_dist.tokenizers import Tokenizer
 
@@ -27,7 +26,8 @@ def hold_out_tail(folder: Path, whole: SplitEntry, tokenizer: Tokenizer, setting
     with writing(folder):
         (folder / _APART).mkdir()
     with split_writers(folder / _APART, tokenizer, settings.shard_tokens) as writers:
-        splits = _cut(folder, whole, whole.tokens - held_out, _Counting(writers, tokenizer))
+        counting = {split: CountingWriter(writer, tokenizer) for split, writer in writers.items()}
+        splits = _cut(folder, whole, whole.tokens - held_out, counting, tokenizer)
     with writing(folder):
         for split in SPLITS:
             shutil.rmtree(folder / split)
@@ -35,30 +35,16 @@ def hold_out_tail(folder: Path, whole: SplitEntry, tokenizer: Tokenizer, setting
     return splits
 
 
-class _Counting:
-    """Appends tokens whose documents and bytes are told from the tokens themselves."""
-
-    def __init__(self, writers: Mapping[str, SplitWriter], tokenizer: Tokenizer) -> None:
-        self._writers, self.tokenizer = writers, tokenizer
-        self._lengths = tokenizer.byte_lengths()
-
-    def append(self, split: str, tokens: NDArray[Any]) -> None:
-        documents = int((tokens == self.tokenizer.eot_id).sum())
-        text_bytes = int(self._lengths[tokens].sum(dtype=np.int64))
-        self._writers[split].write(tokens.astype(np.uint32), text_bytes=text_bytes, documents=documents)
-
-    def close(self) -> Splits:
-        return Splits(train=self._writers["train"].close(), val=self._writers["val"].close())
-
-
-def _cut(folder: Path, whole: SplitEntry, left: int, writers: _Counting) -> Splits:
+def _cut(
+    folder: Path, whole: SplitEntry, left: int, writers: Mapping[str, CountingWriter], tokenizer: Tokenizer
+) -> Splits:
     """The first ``left`` tokens to ``train``, the others to ``val``."""
-    eot_id, dtype = writers.tokenizer.eot_id, dtype_for(writers.tokenizer.vocab_size)
-    for tokens in (part for entry in whole.shards for part in read_tokens(folder / entry.file, dtype)):
+    eot_id, dtype = tokenizer.eot_id, dtype_for(tokenizer.vocab_size)
+    for tokens in (part for entry in whole.shards for part in read_tokens(folder, entry, dtype)):
         if left:
-            writers.append("train", tokens[:left])
+            writers["train"].append(tokens[:left])
             if left <= len(tokens) and tokens[left - 1] != eot_id:
-                writers.append("train", np.array([eot_id]))
-        writers.append("val", tokens[left:])
+                writers["train"].append(np.array([eot_id]))
+        writers["val"].append(tokens[left:])
         left = max(0, left - len(tokens))
-    return writers.close()
+    return Splits(train=writers["train"].close(), val=writers["val"].close())

@@ -2,12 +2,14 @@
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from mypt_dist.data.manifest import Counts, DatasetManifest, SourceEntry, Splits
+from mypt_dist.data.entries import SourceEntry
+from mypt_dist.data.lineage import made
+from mypt_dist.data.manifest import Counts, DatasetManifest, Splits
 from mypt_dist.data.prepare.assembly import Assembly
 from mypt_dist.data.prepare.inputs import find_files
 from mypt_dist.data.prepare.reading import Reader
@@ -17,14 +19,12 @@ from mypt_dist.data.prepare.tail import hold_out_tail
 from mypt_dist.data.prepare.threads import in_order
 from mypt_dist.data.prepare.work import CollectCharacters, Encode, Outcome, Reading, Task, perform, printable
 from mypt_dist.data.prepare.writer import split_writers
+from mypt_dist.data.progress import Progress
 from mypt_dist.errors import ConfigError
 from mypt_dist.tokenizers import Tokenizer, build_tokenizer
 from mypt_dist.tokenizers.chunks import SafeCut
 
 log = logging.getLogger(__name__)
-
-Progress = Callable[[int, int], None]
-"""Called with (bytes done, bytes in all)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,19 +37,24 @@ class PrepareReport:
 
 
 def prepare(
-    inputs: Sequence[str | Path], out: Path, settings: PrepareSettings | None = None, progress: Progress | None = None
+    inputs: Sequence[str | Path],
+    out: Path,
+    settings: PrepareSettings | None = None,
+    progress: Progress | None = None,
+    adds_to: Tokenizer | None = None,
 ) -> PrepareReport:
     """Turn text files into a dataset: token shards of two splits in ``out`` and ``dataset.json``.
 
-    ``inputs``: files, folders and globs of .txt .md .py .jsonl, each also .gz or .zst; or ``stdlib``, this Python's
-    own source code. The same inputs and settings give the same bytes, whatever the number of threads. Memory does not
-    grow with the input, but for ``settings.dedup``.
+    ``inputs``: files, folders and globs of .txt .md .py .jsonl, each also .gz, .bz2, .xz or .zst; or ``stdlib``,
+    this Python's own source code. ``adds_to``: the tokenizer of a dataset that the result will be a part of. The same
+    inputs and settings give the same bytes, whatever the number of threads. Memory does not grow with the input, but
+    for ``settings.dedup``.
 
     Raises `ConfigError` for inputs that do not exist or hold no text and for a folder that cannot be used,
     `DataError` where a file changes while it is read or the disk refuses, `LockError` where another process prepares
     the same folder. After an error, ``out`` holds no new dataset and what it held before.
     """
-    job = _Job(inputs, settings or PrepareSettings(), progress or (lambda _done, _total: None))
+    job = _Job(inputs, settings or PrepareSettings(), progress or (lambda _done, _total: None), adds_to)
     with staged(out, overwrite=job.settings.overwrite) as staging:
         report = job.run(staging)
         publish(staging, report.manifest)
@@ -58,16 +63,22 @@ def prepare(
 
 
 class _Job:
-    def __init__(self, inputs: Sequence[str | Path], settings: PrepareSettings, progress: Progress) -> None:
+    def __init__(
+        self,
+        inputs: Sequence[str | Path],
+        settings: PrepareSettings,
+        progress: Progress,
+        adds_to: Tokenizer | None = None,
+    ) -> None:
         self.settings = settings
-        self._inputs, self._progress = inputs, progress
+        self._inputs, self._progress, self._adds_to = inputs, progress, adds_to
         self._files: Counter[int] = Counter()
         self._done = self._total = 0
         for file in find_files(inputs):
             self._files[file.argument] += 1
             self._total += file.size
         # The characters of a corpus are known only after a pass of their own.
-        self._total *= 2 if settings.tokenizer == "char" else 1
+        self._total *= 2 if settings.tokenizer == "char" and adds_to is None else 1
 
     def run(self, staging: Path) -> PrepareReport:
         """Everything but the publication."""
@@ -82,6 +93,7 @@ class _Job:
                 files=self._files[i],
                 documents=assembly.taken[i].documents,
                 bytes=assembly.taken[i].text_bytes,
+                sha256=assembly.taken[i].content.hexdigest(),
             )
             for i, given in enumerate(self._inputs)
         )
@@ -89,9 +101,11 @@ class _Job:
         counts = Counts(files=self._files.total(), documents=documents, **assembly.problems.counts)
         settings = {**self.settings.content(), "split": rule}
         manifest = DatasetManifest.create(tokenizer, splits, sources, counts, settings)
-        return PrepareReport(manifest, assembly.problems.examples)
+        return PrepareReport(manifest.with_origin(made("prepare")), assembly.problems.examples)
 
     def _tokenizer(self) -> Tokenizer:
+        if self._adds_to is not None:
+            return self._adds_to
         if self.settings.tokenizer != "char":
             return build_tokenizer(self.settings.tokenizer)
         characters: set[str] = set()
@@ -119,7 +133,8 @@ class _Job:
 
     def _held_out(self, splits: Splits, tokenizer: Tokenizer, staging: Path) -> tuple[Splits, str]:
         """The splits, made otherwise where the hash leaves one of them empty."""
-        if not self.settings.val_fraction or (splits.train.tokens and splits.val.tokens):
+        # What is added to a dataset need not have both: that has them already.
+        if not self.settings.val_fraction or self._adds_to is not None or (splits.train.tokens and splits.val.tokens):
             if splits.val.tokens > splits.train.tokens:
                 log.warning(
                     "validation got %s tokens and training %s: there are few documents, and a large one was held out",

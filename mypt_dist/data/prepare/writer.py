@@ -1,8 +1,7 @@
 """How do tokens reach the disk, hashed on the way?"""
 
-import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
@@ -10,8 +9,10 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mypt_dist.data.blocks import BlockChecksums
-from mypt_dist.data.manifest import HEADER_BYTES, SPLITS, ShardEntry, SplitEntry, dtype_for, shard_name
+from mypt_dist.data.companions import COMPANIONS, Companion
+from mypt_dist.data.entries import CompanionEntry
+from mypt_dist.data.manifest import SPLITS, ShardEntry, SplitEntry, companion_name, dtype_for, shard_name
+from mypt_dist.data.scan import FileScan
 from mypt_dist.data.shards import TOKENIZER_DIGITS, ShardHeader, little_endian
 from mypt_dist.errors import DataError
 from mypt_dist.tokenizers import Tokenizer
@@ -23,11 +24,19 @@ BUFFER_BYTES = 1 << 20
 class SplitWriter:
     """Writes the stream of tokens of one split as shards of equal size, but for the last."""
 
-    def __init__(self, folder: Path, split: str, tokenizer: Tokenizer, shard_tokens: int) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        split: str,
+        tokenizer: Tokenizer,
+        shard_tokens: int,
+        companions: Sequence[Companion] = (),
+    ) -> None:
         """``folder`` is the dataset's; the split's own is made in it. Raises `DataError`."""
         self._folder, self._split, self._tokenizer, self._shard_tokens = folder, split, tokenizer, shard_tokens
         self._dtype = little_endian(dtype_for(tokenizer.vocab_size))
-        self._buffer: list[NDArray[Any]] = []
+        self._kinds = tuple(companions)
+        self._buffer: list[tuple[NDArray[Any], ...]] = []
         self._buffered = 0
         self._shard: _Shard | None = None
         self._entries: list[ShardEntry] = []
@@ -35,13 +44,22 @@ class SplitWriter:
         with writing(folder / split):
             (folder / split).mkdir()
 
-    def write(self, tokens: NDArray[np.uint32], *, text_bytes: int, documents: int) -> None:
-        """Append tokens, shape (n,). Raises `DataError` where the disk refuses."""
+    def write(
+        self,
+        tokens: NDArray[np.uint32],
+        *,
+        text_bytes: int,
+        documents: int,
+        companions: Mapping[Companion, NDArray[Any]] | None = None,
+    ) -> None:
+        """Append tokens (n,), and as many values of each companion. Raises `DataError` where the disk refuses."""
         # Before the cast, which would wrap a wrong id into a right-looking one.
         if tokens.max(initial=0) >= self._tokenizer.vocab_size:
             raise DataError(f"token {tokens.max()} is not one of the {self._tokenizer.vocab_size:,} of the vocabulary")
-        self._buffer.append(tokens.astype(self._dtype))
-        self._buffered += self._buffer[-1].nbytes
+        beside = [(companions or {})[kind].astype(COMPANIONS[kind], copy=False) for kind in self._kinds]
+        assert all(len(values) == len(tokens) for values in beside), "one value for each token"
+        self._buffer.append((tokens.astype(self._dtype), *beside))
+        self._buffered += sum(column.nbytes for column in self._buffer[-1])
         self.tokens += len(tokens)
         self.text_bytes += text_bytes
         self.documents += documents
@@ -58,21 +76,20 @@ class SplitWriter:
         )
 
     def abandon(self) -> None:
-        """Close the open file, if any."""
+        """Close the open files, if any."""
         if self._shard:
-            self._shard.file.close()
+            self._shard.close()
 
     def _flush(self) -> None:
-        tokens = np.concatenate(self._buffer) if self._buffer else np.empty(0, self._dtype)
+        columns = [np.concatenate(parts) for parts in zip(*self._buffer, strict=True)]
         self._buffer, self._buffered = [], 0
-        while len(tokens):
+        while columns and len(columns[0]):
             if self._shard is None:
-                name = shard_name(self._split, len(self._entries))
-                self._shard = _Shard(self._folder, name)
+                self._shard = _Shard(self._folder, self._split, len(self._entries), self._kinds)
                 self._shard.begin(self._header(self._shard_tokens))
             room = self._shard_tokens - self._shard.tokens
-            self._shard.write(tokens[:room])
-            tokens = tokens[room:]
+            self._shard.write([column[:room] for column in columns])
+            columns = [column[room:] for column in columns]
             if self._shard.tokens == self._shard_tokens:
                 self._finish_shard(self._shard)
 
@@ -86,60 +103,78 @@ class SplitWriter:
 
 
 class _Shard:
-    """A shard that is being written."""
+    """A shard that is being written, and what stands beside its tokens."""
 
-    def __init__(self, folder: Path, name: str) -> None:
-        self._path, self._name = folder / name, name
+    def __init__(self, folder: Path, split: str, index: int, kinds: Sequence[Companion]) -> None:
         self._header = b""
-        self._hash = hashlib.sha256()
-        self._blocks = BlockChecksums()
+        self._names = {kind: companion_name(split, index, kind) for kind in kinds}
+        self._name = shard_name(split, index)
+        self._files = [_HashedFile(folder / name) for name in (self._name, *self._names.values())]
         self.tokens = 0
-        with writing(self._path):
-            # Closed by finish or by the writer; unbuffered, because what arrives is large.
-            self.file: IO[bytes] = self._path.open("x+b", buffering=0)
 
     def begin(self, header: bytes) -> None:
         """``header``: of the full shard, which all but the last will be."""
         self._header = header
-        self._count(header)
-        self._append(header)
+        self._files[0].append(header)
 
-    def write(self, tokens: NDArray[Any]) -> None:
-        data = tokens.data.cast("B")
-        self._count(data)
-        self._append(data)
-        self.tokens += len(tokens)
+    def write(self, columns: Sequence[NDArray[Any]]) -> None:
+        for file, column in zip(self._files, columns, strict=True):
+            file.append(column.data.cast("B"))
+        self.tokens += len(columns[0])
 
     def finish(self, header: bytes) -> ShardEntry:
-        with writing(self._path):
-            if header != self._header:
-                self._rewrite(header)
-            os.fsync(self.file.fileno())
-            size = self.file.seek(0, os.SEEK_END)
-            self.file.close()
+        if header != self._header:
+            self._files[0].overwrite_start(header)
+        found, *beside = (file.finish() for file in self._files)
+        companions = {
+            kind: CompanionEntry(file=name, bytes=scan.bytes, sha256=scan.sha256, crc32=scan.crc32)
+            for (kind, name), scan in zip(self._names.items(), beside, strict=True)
+        }
         return ShardEntry(
             file=self._name,
-            bytes=size,
+            bytes=found.bytes,
             tokens=self.tokens,
-            sha256=self._hash.hexdigest(),
-            crc32=self._blocks.hexdigest(),
+            sha256=found.sha256,
+            crc32=found.crc32,
+            companions=companions or None,
         )
 
-    def _rewrite(self, header: bytes) -> None:
+    def close(self) -> None:
+        for file in self._files:
+            file.file.close()
+
+
+class _HashedFile:
+    """A new file whose bytes are hashed on their way to the disk."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._scan = FileScan()
+        with writing(path):
+            # Closed by finish or by the writer; unbuffered, because what arrives is large.
+            self.file: IO[bytes] = path.open("x+b", buffering=0)
+
+    def append(self, data: "bytes | memoryview[Any]") -> None:
+        self._scan.add(data)
+        self._write(data)
+
+    def overwrite_start(self, data: bytes) -> None:
         """The hash of the last, shorter shard begins with another header, so it is taken again."""
-        assert len(header) == HEADER_BYTES
-        self.file.seek(0)
-        self._append(header)
-        self.file.seek(0)
-        self._hash, self._blocks = hashlib.sha256(), BlockChecksums()
-        while block := self.file.read(BUFFER_BYTES):
-            self._count(block)
+        with writing(self._path):
+            self.file.seek(0)
+            self._write(data)
+            self.file.seek(0)
+            self._scan = FileScan()
+            while block := self.file.read(BUFFER_BYTES):
+                self._scan.add(block)
 
-    def _count(self, data: "bytes | memoryview[Any]") -> None:
-        self._hash.update(data)
-        self._blocks.update(data)
+    def finish(self) -> FileScan:
+        with writing(self._path):
+            os.fsync(self.file.fileno())
+            self.file.close()
+        return self._scan
 
-    def _append(self, data: "bytes | memoryview[Any]") -> None:
+    def _write(self, data: "bytes | memoryview[Any]") -> None:
         view = memoryview(data)
         with writing(self._path):
             while view:
@@ -147,12 +182,14 @@ class _Shard:
 
 
 @contextmanager
-def split_writers(folder: Path, tokenizer: Tokenizer, shard_tokens: int) -> Iterator[dict[str, SplitWriter]]:
+def split_writers(
+    folder: Path, tokenizer: Tokenizer, shard_tokens: int, companions: Sequence[Companion] = ()
+) -> Iterator[dict[str, SplitWriter]]:
     """A writer for each split of the dataset in ``folder``, whose files do not stay open whatever happens."""
     writers: dict[str, SplitWriter] = {}
     try:
         for name in SPLITS:
-            writers[name] = SplitWriter(folder, name, tokenizer, shard_tokens)
+            writers[name] = SplitWriter(folder, name, tokenizer, shard_tokens, companions)
         yield writers
     finally:
         for writer in writers.values():

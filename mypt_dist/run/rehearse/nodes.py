@@ -60,12 +60,9 @@ def _node(folder: Path, shared: Path, config: RunConfig, told: tuple[int, World,
 def node_environ(environ: Mapping[str, str], folder: Path, marked: str) -> dict[str, str]:
     """The environment of a node: this one's, without what a launcher says, with the node's own places."""
     own = {name: value for name, value in environ.items() if name not in (*OF_A_RANK, EXPECTED_RANKS)}
-    home = Path(environ.get("HOME", "/"))
     return {
         # One thread: the nodes share the cores of one machine.
         "OMP_NUM_THREADS": "1",
-        # What DeepSpeed has compiled is no secret of one node, and takes a minute.
-        "TORCH_EXTENSIONS_DIR": str(home / ".cache/torch_extensions"),
         **own,
         **_python_path(own),
         "HOME": str(folder / "home"),

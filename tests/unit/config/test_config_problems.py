@@ -72,6 +72,7 @@ def test_a_wrong_section_is_named() -> None:
             {"data": {"sources": {"b": {"path": "c"}}, "phases": [{"until_step": 1, "weights": {"x": 1}}]}},
             "data: phases.0.weights names 'x', the sources are b",
         ),
+        ({"data": {"sources": {"b": {"pth": "c"}}}}, "data.sources.b.pth: unknown key, did you mean 'path'?"),
         ({"name": "../x"}, "name: string should match pattern"),
         ({"optimizer": {"lr": float("nan")}}, "optimizer.lr: input should be a finite number"),
     ],

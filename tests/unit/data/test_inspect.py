@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mypt_dist.data import inspect as module
+from mypt_dist.data import lengths as module
 from mypt_dist.data.inspect import inspect_dataset
 from mypt_dist.data.prepare import PrepareSettings, prepare
 from mypt_dist.errors import ConfigError, DataError
@@ -33,7 +33,7 @@ def test_it_can_be_written_as_json(tmp_path):
     make(tmp_path, ["one", "two"])
     found = json.loads(json.dumps(inspect_dataset(tmp_path / "out").to_json()))
     assert found["lengths"]["train"]["max"] == 3
-    assert found["manifest"]["format"] == 1
+    assert found["manifest"]["format"] == 2
     assert found["sample"] == "one<|endoftext|>two<|endoftext|>"
 
 
@@ -54,7 +54,7 @@ def test_no_sample_is_shown_if_none_is_wanted(tmp_path, count):
 @settings(deadline=None)
 def test_percentiles_are_right_whatever_the_pieces(lengths, step):
     tokens = np.concatenate([np.append(np.zeros(n, np.uint16), np.uint16(7)) for n in lengths])
-    counter = module._LengthCounter(7)
+    counter = module.LengthCounter(7)
     for begin in range(0, len(tokens), step):
         counter.add(tokens[begin : begin + step])
     found = counter.summary()

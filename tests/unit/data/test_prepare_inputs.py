@@ -67,7 +67,7 @@ def test_packing_and_shape_come_from_the_name(tree):
     [
         ("absent.txt", "no such file or folder: absent.txt"),
         ("in/notes.pdf", r"in/notes.pdf cannot be prepared: accepted are files of .txt .md .py .jsonl"),
-        ("in/*.csv", r"'in/\*.csv' holds no text: looked for .txt .md .py .jsonl, each also with .gz or .zst"),
+        ("in/*.csv", r"'in/\*.csv' holds no text: looked for .txt .md .py .jsonl, each also with .gz .bz2 .xz .zst"),
         ("empty", "'empty' holds no text"),
     ],
 )

@@ -125,7 +125,7 @@ DISKS = {
     "that has no room for another file": (Path, "open", lambda: opened(lambda file: (file.close(), refuse()))),
     "that is full": (Path, "open", lambda: opened(Full)),
     "that loses what it took": (os, "fsync", lambda: refuse),
-    "that takes no manifest": (staging, "_write_durably", lambda: refuse),
+    "that takes no manifest": (staging, "write_new", lambda: refuse),
     "that renames nothing": (Path, "rename", lambda: refuse),
 }
 
@@ -164,7 +164,7 @@ def wait():
 if where == "shards":
     text._Job._held_out = lambda *_: wait()
 elif where == "publish":
-    staging._write_durably = lambda *_: wait()
+    staging.write_new = lambda *_: wait()
 else:
     rename = Path.rename
     def rename_or_wait(self, target):

@@ -1,14 +1,17 @@
 """Reading plain and packed files."""
 
+import bz2
 import gzip
 import io
+import lzma
 
 import pytest
 import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mypt_dist.data.prepare.streams import TextBytes, UnreadableError
+from mypt_dist.data.prepare import streams
+from mypt_dist.data.prepare.streams import PACKINGS, TextBytes, UnreadableError
 
 TEXT = b"".join(b"line %d of some text\n" % i for i in range(20000))
 
@@ -36,6 +39,10 @@ PACKED = {
     "plain": ("", TEXT),
     "gzip": (".gz", gzip.compress(TEXT)),
     "gzip in two members": (".gz", gzip.compress(TEXT[:100]) + gzip.compress(TEXT[100:])),
+    "bzip2": (".bz2", bz2.compress(TEXT)),
+    "bzip2 in two streams": (".bz2", bz2.compress(TEXT[:100]) + bz2.compress(TEXT[100:])),
+    "xz": (".xz", lzma.compress(TEXT)),
+    "xz in two streams, padded": (".xz", lzma.compress(TEXT[:100]) + bytes(8) + lzma.compress(TEXT[100:]) + bytes(4)),
     "zstd": (".zst", zst(TEXT)),
     "zstd with checksum": (".zst", zst(TEXT, write_checksum=True)),
     "zstd in three frames": (".zst", zst(TEXT[:9]) + zst(b"") + zst(TEXT[9:])),
@@ -49,14 +56,14 @@ def test_text_comes_back(tmp_path, name, size):
     assert read_all(write(tmp_path, data), packing, size)[0] == TEXT
 
 
-@pytest.mark.parametrize("packing", ["", ".gz", ".zst"])
+@pytest.mark.parametrize("packing", ["", *PACKINGS])
 def test_an_empty_file_is_empty_text(tmp_path, packing):
     text, file = read_all(write(tmp_path, b""), packing)
     assert text == b""
     assert not file.has_text
 
 
-@pytest.mark.parametrize("name", ["gzip", "zstd", "zstd with checksum", "zstd in three frames"])
+@pytest.mark.parametrize("name", ["gzip", "bzip2", "xz", "zstd", "zstd with checksum", "zstd in three frames"])
 def test_a_truncated_file_is_noticed_wherever_it_ends(tmp_path, name):
     packing, data = PACKED[name]
     ends_of_frames = {len(zst(TEXT[:9])), len(zst(TEXT[:9]) + zst(b""))} if name == "zstd in three frames" else set()
@@ -84,15 +91,28 @@ def test_the_end_mark_is_never_text(tmp_path_factory, text, size):
     assert read_all(write(folder, zst(text)), ".zst", size)[0] == text
 
 
-@pytest.mark.parametrize("packing", [".gz", ".zst"])
+@pytest.mark.parametrize("packing", PACKINGS)
 def test_a_file_that_is_not_packed_is_noticed(tmp_path, packing):
     with pytest.raises(UnreadableError):
         read_all(write(tmp_path, b"plain text, whatever its name says"), packing)
 
 
-@pytest.mark.parametrize("packing", [".gz", ".zst"])
-def test_progress_counts_bytes_on_disk(tmp_path, packing):
-    data = {".gz": gzip.compress(TEXT), ".zst": zst(TEXT)}[packing]
+@pytest.mark.parametrize("name", ["gzip", "bzip2", "xz"])
+def test_garbage_behind_the_last_stream_is_noticed(tmp_path, name):
+    packing, data = PACKED[name]
+    with pytest.raises(UnreadableError):
+        read_all(write(tmp_path, data + b"garbage that is no stream"), packing)
+
+
+def test_xz_may_not_ask_for_more_memory_than_it_is_given(tmp_path, monkeypatch):
+    monkeypatch.setattr(streams, "_XZ_MEMORY", 1 << 20)
+    with pytest.raises(UnreadableError, match="Memory usage limit"):
+        read_all(write(tmp_path, PACKED["xz"][1]), ".xz")
+
+
+@pytest.mark.parametrize("name", ["gzip", "bzip2", "xz", "zstd"])
+def test_progress_counts_bytes_on_disk(tmp_path, name):
+    packing, data = PACKED[name]
     with TextBytes(write(tmp_path, data), packing) as file:
         assert file.read_up_to(1 << 30) == TEXT
         assert file.has_text

@@ -67,13 +67,14 @@ def test_tokens_come_back_read_only_and_mapped(dataset):
 
 
 def test_tokens_are_read_in_bounded_pieces(dataset):
-    assert [part.tolist() for part in read_tokens(dataset / "train/shard-00000.bin", "uint16", 4)] == [
+    shard = DatasetManifest.read(dataset).splits.train.shards[0]
+    assert [part.tolist() for part in read_tokens(dataset, shard, "uint16", 4)] == [
         [1, 2],
         [3, 4],
         [5],
     ]
     with pytest.raises(DataError, match="cannot be read"):
-        list(read_tokens(dataset / "absent", "uint16"))
+        list(read_tokens(dataset / "absent", shard, "uint16"))
 
 
 @given(
@@ -218,8 +219,8 @@ def test_a_damaged_manifest_is_a_data_error(dataset, text):
 
 
 def test_a_newer_format_is_refused(dataset):
-    edit(dataset, lambda content: content.update(format=2))
-    with pytest.raises(DataError, match="has format 2, this version of mypt-dist reads 1"):
+    edit(dataset, lambda content: content.update(format=3))
+    with pytest.raises(DataError, match="has format 3, this version of mypt-dist reads 1 and 2"):
         DatasetManifest.read(dataset)
 
 

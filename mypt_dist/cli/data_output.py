@@ -1,0 +1,36 @@
+"""What the commands for datasets have in common."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from mypt_dist.cli.tables import print_table
+
+if TYPE_CHECKING:
+    from mypt_dist.data.manifest import DatasetManifest
+
+Dataset = Annotated[Path, typer.Argument(metavar="DIR", help="The folder of a dataset.")]
+OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Replace a finished dataset in DIR.")]
+
+
+def print_manifest(manifest: "DatasetManifest", where: str) -> None:
+    """What a dataset holds, as a table."""
+    from mypt_dist.data.manifest import SPLITS
+
+    rows = [
+        [name, f"{split.documents:,}", f"{split.tokens:,}", f"{split.bytes:,}", str(len(split.shards))]
+        for name in SPLITS
+        for split in [manifest.split(name)]
+    ]
+    beside = f", with {' and '.join(manifest.companions)}" if manifest.companions else ""
+    in_place = f", {manifest.in_place} read in place" if manifest.in_place else ""
+    print(f"{where}: {manifest.tokenizer.kind}, {manifest.vocab_size:,} ids, {manifest.dtype}{beside}{in_place}")
+    print_table(["split", "documents", "tokens", "text bytes", "shards"], rows)
+    left_out = {
+        name: count
+        for name, count in manifest.counts.model_dump().items()
+        if count and name not in ("files", "documents")
+    }
+    if left_out:
+        print("left out: " + ", ".join(f"{count:,} {name.replace('_', ' ')}" for name, count in left_out.items()))
