@@ -35,7 +35,8 @@ def schema(
         Literal["run", "preset", "manifest", "dataset", "mixture", "sources"], typer.Argument(help="Of which file.")
     ] = "run",
 ) -> None:
-    """Print the JSON Schema of a run file, preset, checkpoint's or dataset's manifest, mixture, or sources file."""
+    """Print the JSON Schema of a run file, a preset, a manifest of a checkpoint or dataset, a mixture or a sources
+    file."""
     from mypt_dist.run.schema import json_schema
 
     print_json(json_schema(what))

@@ -1,6 +1,6 @@
 """May a run go on with changed settings? Rules, a diff, and a record of what was allowed."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, cast
 
 from pydantic import ValidationError
@@ -116,11 +116,15 @@ def check_changes(changes: Mapping[str, tuple[Any, Any]], allowed: Sequence[str]
                 [
                     "the run's folder holds checkpoints of a run with other settings:",
                     *(f"  {key}: {old!r} there, {new!r} here" for key, (old, new) in refused.items()),
-                    *(f"  the data of then is kept: {remedy}" for remedy in remedies if "data" in refused),
+                    *(f"  the data of then is kept: {remedy}" for remedy in remedies if _is_about_data(refused)),
                     "choose another folder (out=…), restore the settings, or accept each with --allow-change KEY",
                 ]
             )
         )
+
+
+def _is_about_data(keys: Iterable[str]) -> bool:
+    return any(_within(key, ("data",)) for key in keys)
 
 
 def _within(key: str, sections: Sequence[str]) -> bool:

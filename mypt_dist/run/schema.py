@@ -23,8 +23,8 @@ def json_schema(what: What) -> dict[str, Any]:
         "preset": RunConfig,
         "manifest": Manifest,
         "dataset": DatasetManifest,
-        "sources": SourcesFile,
         "mixture": MixtureFile,
+        "sources": SourcesFile,
     }
     schema = {"$schema": DIALECT, **sources[what].model_json_schema(), "title": f"mypt {what}"}
     if what in ("run", "preset"):
