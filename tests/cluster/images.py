@@ -48,7 +48,9 @@ class Builder:
         options = [text for name, value in arguments.items() for text in ("--build-arg", f"{name}={value}")]
         options += [text for mount in self._pip_settings() for text in ("--volume", mount)]
         # The other format has no health checks.
-        self._buildah("bud", "--isolation", "chroot", "--format", "docker", "--tag", tag, *options, str(ROOT))
+        self._buildah(
+            "bud", "--isolation", "chroot", "--jobs", "2", *options, "--format", "docker", "--tag", tag, str(ROOT)
+        )
         config = json.loads(self._buildah("inspect", "--type", "image", tag))["Docker"]["config"]
         return Image(Path(self._buildah("mount", self._buildah("from", tag))), config)
 
