@@ -4,8 +4,10 @@ from typing import Annotated, Self
 
 from pydantic import Field, model_validator
 
-from mypt_dist.config import Config, SafeName, SafePath
+from mypt_dist.config import Config, SafeName
 from mypt_dist.data.order import Shuffle
+from mypt_dist.data.place import DatasetPlace
+from mypt_dist.data.remote.config import CacheConfig
 from mypt_dist.data.shard_tokens import Reader
 from mypt_dist.data.stream import OnDamage
 
@@ -13,8 +15,8 @@ from mypt_dist.data.stream import OnDamage
 class SourceConfig(Config):
     """One dataset of a mixture."""
 
-    path: SafePath
-    """A folder made by ``mypt data prepare``."""
+    path: DatasetPlace
+    """A folder made by ``mypt data prepare``, or the URL of a copy of one, such as ``s3://bucket/data``."""
     weight: float = Field(default=1.0, gt=0)
     """Share of the samples, relative to the other sources."""
     max_epochs: float | None = Field(default=None, gt=0)
@@ -27,8 +29,8 @@ SourceName = Annotated[SafeName, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
 class DataConfig(Config):
     """What is learned from. Either ``path``, or several named ``sources``."""
 
-    path: SafePath | None = None
-    """A folder made by ``mypt data prepare``."""
+    path: DatasetPlace | None = None
+    """A folder made by ``mypt data prepare``, or the URL of a copy of one, such as ``s3://bucket/data``."""
     sources: dict[SourceName, SourceConfig] = {}
     """Datasets to mix, by name. A name seeds the shuffle of its source: keep it when others come or go."""
     shuffle: Shuffle = "full"
@@ -48,6 +50,7 @@ class DataConfig(Config):
     """With ``skip``: the share of all blocks above which the run ends all the same."""
     read_timeout_s: float = Field(default=300.0, gt=0)
     """Seconds that a step waits for its data before the run ends: longer than a network disk takes to fail over."""
+    cache: CacheConfig = CacheConfig()
 
     @model_validator(mode="after")
     def _one_of_both(self) -> Self:

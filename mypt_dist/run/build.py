@@ -95,9 +95,8 @@ def train(config: RunConfig, *, allow_changes: Sequence[str] = ()) -> Outcome:
         stack.enter_context(stop.listening())
         # What can be refused without a process group is refused before one: all ranks see the same files.
         with before_ranks_meet():
-            data = open_data(config.data, config.model)
-            config = config.model_copy(update={"model": config.model.with_vocabulary(data.tokenizer.vocab_size)})
-            batch_shape(config.train, config.model.context, 0, promised_ranks(os.environ))
+            config, data = _opened(config)
+        stack.callback(data.supply.close)
 
         engine = _connect(config, watch)
         stack.callback(engine.close)
@@ -136,11 +135,12 @@ def train(config: RunConfig, *, allow_changes: Sequence[str] = ()) -> Outcome:
         state = _first_state(found, checkpointing, parts.canary, config.train.seed)
         checkpointing.note_changes(changes)
         _announce(config, engine, parts, state)
+        together(engine, lambda: data.look_ahead(parts.order, shape, state.samples), "the data of the first steps")
 
         stack.enter_context(mirrored(store.root, config.checkpoints, engine))
         stack.enter_context(record.kept(found, flops_per_token=parts.flops_per_token))
         view = stack.enter_context(RunView(engine.rank, state.step, config.train.steps))
-        observer = RunObserver(view, record, memory, watch, damage.metrics)
+        observer = RunObserver(view, record, memory, watch, lambda: {**damage.metrics(), **data.supply.metrics()})
         saving = stack.enter_context(run_saving(config, checkpointing, record, lock, state.step))
         trainer = Trainer(
             config=config.train,
@@ -163,6 +163,15 @@ def train(config: RunConfig, *, allow_changes: Sequence[str] = ()) -> Outcome:
             state, wish = trainer.fit(state)
         record.ended(state, wish)
         return Outcome(state, config.train.steps, config.folder, wish.signal_number)
+
+
+def _opened(config: RunConfig) -> tuple[RunConfig, RunData]:
+    """The datasets of a run, and the run as they settle it. Raises `ConfigError` and `DataError`."""
+    data = open_data(config.data, config.model)
+    config = config.model_copy(update={"model": config.model.with_vocabulary(data.tokenizer.vocab_size)})
+    batch_shape(config.train, config.model.context, 0, promised_ranks(os.environ))
+    data.check_cache(config.train, config.model.context)
+    return config, data
 
 
 def _connect(config: RunConfig, watch: RunWatch) -> Engine:
@@ -212,7 +221,7 @@ def _build(config: RunConfig, data: RunData, engine: Engine, shape: BatchShape, 
     vocab_size = _vocab_size(config.model)
     order = data.order(config.train, shape.context)
     gather = data.gather(vocab_size)
-    ahead = Prefetch(config.data.prefetch, config.data.read_timeout_s)
+    ahead = Prefetch(config.data.prefetch, config.data.read_timeout_s, data.supply.at)
     loader = Loader(order, gather, shape, device=engine.device, ahead=ahead)
     windows = data.evaluation(shape, vocab_size, config.train.eval_windows)
     first = together(engine, lambda: gather.batch(order.samples(0, 1), shape.context), "the first window")

@@ -9,6 +9,8 @@ from mypt_dist.data.config import DataConfig, SourceConfig
 from mypt_dist.data.loader import BatchShape, EvalWindows, TokenGather
 from mypt_dist.data.manifest import SPLITS, DatasetManifest
 from mypt_dist.data.order import Order, SourceShape
+from mypt_dist.data.remote.folder import read_manifest
+from mypt_dist.data.remote.supply import Supply
 from mypt_dist.data.stream import Reading, TokenStream, require_window
 from mypt_dist.data.versions import kept_version
 from mypt_dist.errors import ConfigError
@@ -27,6 +29,8 @@ class RunData:
     train: tuple[TokenStream, ...]
     validation: tuple[TokenStream, ...]
     """Of the sources that have a validation split."""
+    supply: Supply
+    """Of what lies behind URLs."""
 
     @property
     def fingerprint(self) -> str:
@@ -67,6 +71,20 @@ class RunData:
             raise ConfigError("\n".join([*over, "lower train.steps or the source's weight, or raise the cap"]))
         return order
 
+    def check_cache(self, train: TrainConfig, context: int) -> None:
+        """Raise `ConfigError` where the cache for remote shards is too small for what is gathered at once."""
+        self.supply.check_room(self.config.shuffle, self._near * train.batch_size, context + 1)
+
+    def look_ahead(self, order: Order, shape: BatchShape, position: int) -> None:
+        """Look ahead from sample ``position`` on, and have what is read there first. Raises `DataError`."""
+        self.supply.follow(order, shape, list(self.sources), self._near)
+        self.supply.fill(position)
+
+    @property
+    def _near(self) -> int:
+        """Steps that are gathered at once, and one that begins."""
+        return self.config.prefetch + 2
+
     def gather(self, vocab_size: int) -> TokenGather:
         """Batches of the training split."""
         return self._gather(self.train, vocab_size)
@@ -95,7 +113,7 @@ def fingerprint_of(manifests: Mapping[str, DatasetManifest]) -> str:
 def open_data(config: DataConfig, model: ModelConfig) -> RunData:
     """Open every source. Raises `ConfigError` for what does not fit together, `DataError` for a damaged shard."""
     sources = config.named_sources()
-    manifests = {name: DatasetManifest.read(source.path) for name, source in sources.items()}
+    manifests = {name: read_manifest(source.path) for name, source in sources.items()}
     _same_tokenizer(manifests)
     tokenizer = next(iter(manifests.values())).load_tokenizer()
     if model.vocab_size is not None and model.vocab_size < tokenizer.vocab_size:
@@ -107,13 +125,15 @@ def open_data(config: DataConfig, model: ModelConfig) -> RunData:
     def reading(name: str) -> Reading:
         return Reading(config.reader, config.on_damage, name)
 
+    supply = Supply(config.cache, config.read_timeout_s)
     train, validation = (
-        tuple(TokenStream.open(source.path, manifests[name], split, reading(name)) for name, source in sources.items())
+        tuple(supply.stream(source.path, manifests[name], split, reading(name)) for name, source in sources.items())
         for split in SPLITS
     )
     for stream in train:
         require_window(stream, model.context)
-    return RunData(config, manifests, tokenizer, train, tuple(s for s in validation if len(s) > model.context))
+    validation = tuple(stream for stream in validation if len(stream) > model.context)
+    return RunData(config, manifests, tokenizer, train, validation, supply)
 
 
 def _same_tokenizer(manifests: Mapping[str, DatasetManifest]) -> None:

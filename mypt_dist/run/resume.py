@@ -13,6 +13,7 @@ FIXED = ("model", "data", "optimizer.type", "train.seed", "train.batch_size")
 
 FREE = (
     "about",
+    "data.cache",
     "data.path",
     "data.max_damaged",
     "data.prefetch",
