@@ -6,12 +6,10 @@ from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
 from mypt_dist.data.remote.cache import Claim
-from mypt_dist.data.remote.folder import RefusedError, RemoteFolder, StoreError
+from mypt_dist.data.remote.folder import PIECE, RefusedError, RemoteFolder, StoreError
 
 T = TypeVar("T")
 
-PIECE = 8 << 20
-"""Bytes asked for at once: what is lost with a connection."""
 WAITS = (0.2, 1.0, 3.0, 10.0, 30.0)
 """Seconds before a piece is asked for again; the last one for as long as it takes."""
 

@@ -1,8 +1,10 @@
 """The folder of a dataset behind a URL. Libraries of object stores raise anything: here it becomes one of two."""
 
+import io
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO, Any
 
 from fsspec.core import url_to_fs
 
@@ -15,6 +17,10 @@ from mypt_dist.redact import scrub, without_secrets
 
 EXTRAS = {"s3": "pip install 'mypt-dist[s3]'"}
 """What installs the package that a scheme needs."""
+
+
+PIECE = 8 << 20
+"""Bytes asked for at once: what is lost with a connection."""
 
 
 class RefusedError(Exception):
@@ -39,6 +45,10 @@ class RemoteFolder:
             hint = f"; it needs: {extra}" if extra and isinstance(error, ImportError) else ""
             raise ConfigError(f"{self.url} cannot be opened: {scrub(str(error))}{hint}") from None
 
+    def where(self, name: str) -> str:
+        """A file, for people."""
+        return f"{self.url}/{name}"
+
     def size(self, name: str) -> int:
         """Bytes of a file, as the store has it now."""
         with self._asking(name):
@@ -49,6 +59,17 @@ class RemoteFolder:
         """Bytes [``begin``, ``end``) of a file; fewer where the store, or the file, has no more."""
         with self._asking(name):
             return bytes(self._system.cat_file(self._path(name), start=begin, end=end))
+
+    def names(self) -> list[str]:
+        """Every file in it and below, relative to it."""
+        with self._asking(""):
+            self._system.invalidate_cache()
+            root = self._path("")
+            return sorted(str(path).removeprefix(root) for path in self._system.find(self._root))
+
+    def open(self, name: str) -> IO[bytes]:
+        """A file, to be read from its beginning to its end: what `piece` gives, piece by piece."""
+        return io.BufferedReader(_Pieces(self, name), PIECE)
 
     def _path(self, name: str) -> str:
         return f"{str(self._root).rstrip('/')}/{name}"
@@ -65,6 +86,21 @@ class RemoteFolder:
             raise StoreError(f"{self.url}/{name} cannot be read: {_told(error)}") from error
 
 
+class _Pieces(io.RawIOBase):
+    def __init__(self, folder: RemoteFolder, name: str) -> None:
+        self._folder, self._name, self._at = folder, name, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, into: Any) -> int:
+        view = memoryview(into).cast("B")
+        data = self._folder.piece(self._name, self._at, self._at + len(view))
+        view[: len(data)] = data
+        self._at += len(data)
+        return len(data)
+
+
 def read_manifest(place: DatasetPlace, patience: Patience | None = None) -> DatasetManifest:
     """The manifest of the dataset in a folder, see `DatasetManifest.read`, or behind a URL.
 
@@ -73,12 +109,12 @@ def read_manifest(place: DatasetPlace, patience: Patience | None = None) -> Data
     """
     if isinstance(place, Path):
         return DatasetManifest.read(place)
-    folder, patience = RemoteFolder(place), patience or Patience()
+    folder, patience = RemoteFolder(place), patience or Patience((1.0,))
     for wait in (*patience.waits, None):
         try:
             return DatasetManifest.parse(_text(folder), f"{folder.url}/{FILE}")
         except RefusedError as error:
-            raise ConfigError(f"no dataset at {folder.url}: {error}. To make one: {HINT} DIR, then copy DIR") from None
+            raise ConfigError(f"no dataset at {folder.url}: {error}; {HINT} DIR, and copy DIR there") from None
         except StoreError as error:
             if wait is None:
                 tries = len(patience.waits) + 1

@@ -15,6 +15,7 @@ from mypt_dist.data.remote.download import Wanted
 from mypt_dist.data.remote.fetcher import Fetcher
 from mypt_dist.data.shard_tokens import UNSEEN, Reader, ShardTokens
 from mypt_dist.data.shards import little_endian, open_shard
+from mypt_dist.errors import DataError
 
 log = logging.getLogger(__name__)
 
@@ -48,7 +49,7 @@ class RemoteShard(ShardTokens):
             self.hold()
             before = bytes(self.state)
             found = super().damaged(begin, end)
-            if any(number for number in found if before[number] == UNSEEN) and not self._is_fetched_again:
+            if any(before[number] == UNSEEN for number in found) and not self._is_fetched_again:
                 self._fetch_again()
                 self.state[:] = before
                 found = super().damaged(begin, end)
@@ -60,8 +61,15 @@ class RemoteShard(ShardTokens):
         """Have it here, and keep it from being evicted. Raises `DataError`."""
         with self._lock:
             if self._lease is None:
-                self._keep(self._fetcher.need(self.wanted))
-                if not self._crcs and not self._is_whole():
+                lease = self._fetcher.need(self.wanted)
+                try:
+                    self._keep(lease)
+                    is_right = bool(self._crcs) or self._is_whole()
+                except DataError:
+                    if self._is_fetched_again:
+                        raise
+                    is_right = False
+                if not is_right:
                     self._fetch_again()
 
     @property
