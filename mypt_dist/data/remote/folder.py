@@ -89,13 +89,18 @@ class RemoteFolder:
 class _Pieces(io.RawIOBase):
     def __init__(self, folder: RemoteFolder, name: str) -> None:
         self._folder, self._name, self._at = folder, name, 0
+        self._size: int | None = None
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, into: Any) -> int:
         view = memoryview(into).cast("B")
-        data = self._folder.piece(self._name, self._at, self._at + len(view))
+        if self._size is None:
+            self._size = self._folder.size(self._name)
+        end = min(self._at + len(view), self._size)
+        # Behind the end some stores refuse the question.
+        data = self._folder.piece(self._name, self._at, end) if self._at < end else b""
         view[: len(data)] = data
         self._at += len(data)
         return len(data)

@@ -15,7 +15,7 @@ class FaultyFolder:
 
     url = "test://store/data"
 
-    def __init__(self, fault: Callable[[str, int], None] = lambda name, begin: None) -> None:
+    def __init__(self, fault: Callable[[str, int], object] = lambda name, begin: None) -> None:
         self.files: dict[str, bytes] = {}
         self.fault = fault
         self.asked: list[tuple[str, int]] = []

@@ -5,7 +5,6 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
@@ -28,8 +27,8 @@ def _hurried(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def store() -> Iterator[FaultyFolder]:
-    yield FaultyFolder()
+def store() -> FaultyFolder:
+    return FaultyFolder()
 
 
 def cached(folder: Path) -> list[str]:
@@ -187,7 +186,7 @@ def test_two_that_share_a_cache_fetch_a_file_once(store: FaultyFolder, tmp_path:
 def test_a_store_that_hangs_does_not_keep_a_run_from_ending(store: FaultyFolder, tmp_path: Path) -> None:
     wanted = store.file("shard", b"0123456789")
     end = threading.Event()
-    store.fault = lambda name, begin: None if end.wait(60) else None
+    store.fault = lambda name, begin: bool(end.wait(60))
     with closing(fetcher_of(tmp_path, timeout_s=0.2)) as fetch, pytest.raises(DataError, match="hangs"):
         fetch.need(wanted)
     end.set()
