@@ -1,14 +1,18 @@
 """The datasets of a run, opened and checked against each other and the model."""
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from mypt_dist.data.config import DataConfig, SourceConfig
+from mypt_dist.data.config import METRICS, DataConfig, EvaluationConfig, SourceConfig
+from mypt_dist.data.course import Past
+from mypt_dist.data.curriculum import Measure, check_limits, course_of, planned
 from mypt_dist.data.loader import BatchShape, EvalWindows, TokenGather
 from mypt_dist.data.manifest import SPLITS, DatasetManifest
-from mypt_dist.data.order import Order, SourceShape
+from mypt_dist.data.mixture import read_source
+from mypt_dist.data.order import Order, SourceShape, Windows
+from mypt_dist.data.place import DatasetPlace
 from mypt_dist.data.remote.folder import read_manifest
 from mypt_dist.data.remote.supply import Supply
 from mypt_dist.data.stream import Reading, TokenStream, require_window
@@ -27,8 +31,12 @@ class RunData:
     manifests: Mapping[str, DatasetManifest]
     tokenizer: Tokenizer
     train: tuple[TokenStream, ...]
-    validation: tuple[TokenStream, ...]
-    """Of the sources that have a validation split."""
+    validation: Mapping[str, TokenStream]
+    """Of the sources whose validation split has a window, by name."""
+    sets: Mapping[str, tuple[TokenStream, int]]
+    """What is measured alone, by name: tokens, and how many windows at most; 0 for as many as of all together."""
+    measured: Mapping[str, DatasetManifest]
+    """Of the datasets that serve for that alone."""
     supply: Supply
     """Of what lies behind URLs."""
 
@@ -54,26 +62,22 @@ class RunData:
                 remedies.append(f"{key}={kept}")
         return remedies
 
-    def order(self, train: TrainConfig, context: int) -> Order:
-        """The order of the training data. Raises `ConfigError` where a cap on epochs cannot be kept."""
-        shapes = [
-            SourceShape(name, len(stream), self.sources[name].weight)
-            for name, stream in zip(self.sources, self.train, strict=True)
-        ]
-        order = Order(shapes, context=context, seed=train.seed, shuffle=self.config.shuffle)
-        epochs = order.epochs(train.steps * train.batch_size)
-        over = [
-            f"  data.sources.{name}.max_epochs: {cap}, but the run reads it {epochs[name]:.2f} times"
-            for name, source in self.sources.items()
-            if (cap := source.max_epochs) is not None and epochs[name] > cap
-        ]
-        if over:
-            raise ConfigError("\n".join([*over, "lower train.steps or the source's weight, or raise the cap"]))
-        return order
+    def order(self, train: TrainConfig, context: int, past: Past | None = None, samples: int | None = None) -> Order:
+        """The order of the training data behind ``past``. Raises `ConfigError` where a cap on epochs cannot be kept.
+
+        ``samples``: of the whole run, if not those of its steps.
+        """
+        shapes = [SourceShape(name, len(stream)) for name, stream in zip(self.sources, self.train, strict=True)]
+        windows = {shape.name: Windows.of(shape.tokens, context).count for shape in shapes}
+        measure = Measure(train.batch_size, context)
+        samples = train.steps * train.batch_size if samples is None else samples
+        check_limits(self.config, windows, planned(self.config, measure, windows, samples, past))
+        course = course_of(self.config, measure, windows, past)
+        return Order(shapes, context=context, seed=train.seed, shuffle=self.config.shuffle, course=course)
 
     def check_cache(self, train: TrainConfig, context: int) -> None:
         """Raise `ConfigError` where the cache for remote shards is too small for what is gathered at once."""
-        self.supply.check_room(self.config.shuffle, self._near * train.batch_size, context + 1)
+        self.supply.check_room(list(self.sources), self.config.shuffle, self._near * train.batch_size, context + 1)
 
     def look_ahead(self, order: Order, shape: BatchShape, position: int) -> None:
         """Look ahead from sample ``position`` on, and have what is read there first. Raises `DataError`."""
@@ -89,14 +93,22 @@ class RunData:
         """Batches of the training split."""
         return self._gather(self.train, vocab_size)
 
-    def evaluation(self, shape: BatchShape, vocab_size: int, windows: int) -> EvalWindows:
-        """Fixed windows of all validation splits; none if there is no text for one."""
-        gather = self._gather(self.validation, vocab_size)
-        return EvalWindows(gather, shape, [len(stream) for stream in self.validation], windows)
+    def evaluations(self, shape: BatchShape, vocab_size: int, windows: int) -> dict[str, EvalWindows]:
+        """Fixed windows by the prefix of their metrics, without those that no text is there for.
+
+        ``val``: ``windows`` of all validation splits together; ``val/NAME``: those of one of the `sets`.
+        """
+        alone = {f"val/{name}": ([stream], limit or windows) for name, (stream, limit) in self.sets.items()}
+        wanted = {"val": (list(self.validation.values()), windows), **alone}
+        return {
+            prefix: EvalWindows(self._gather(streams, vocab_size), shape, [len(s) for s in streams], limit)
+            for prefix, (streams, limit) in wanted.items()
+            if streams
+        }
 
     def mark_damaged(self, blocks: Sequence[str]) -> None:
         """Skip ``blocks``, ``source:file:block``, without a look."""
-        for stream in (*self.train, *self.validation):
+        for stream in (*self.train, *self.validation.values(), *(stream for stream, _ in self.sets.values())):
             stream.mark_damaged(blocks)
 
     def _gather(self, streams: Sequence[TokenStream], vocab_size: int) -> TokenGather:
@@ -110,11 +122,14 @@ def fingerprint_of(manifests: Mapping[str, DatasetManifest]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def open_data(config: DataConfig, model: ModelConfig) -> RunData:
+def open_data(config: DataConfig, model: ModelConfig, evaluation: EvaluationConfig | None = None) -> RunData:
     """Open every source. Raises `ConfigError` for what does not fit together, `DataError` for a damaged shard."""
+    evaluation = evaluation or EvaluationConfig()
     sources = config.named_sources()
-    manifests = {name: read_manifest(source.path) for name, source in sources.items()}
-    _same_tokenizer(manifests)
+    manifests = {name: read_source(name, source) for name, source in sources.items()}
+    measured = {name: read_manifest(one.path) for name, one in evaluation.sets.items()}
+    keys = {f"data.sources.{name}": manifest for name, manifest in manifests.items()}
+    _same_tokenizer({**keys, **{f"evaluation.sets.{name}": manifest for name, manifest in measured.items()}})
     tokenizer = next(iter(manifests.values())).load_tokenizer()
     if model.vocab_size is not None and model.vocab_size < tokenizer.vocab_size:
         raise ConfigError(
@@ -122,26 +137,46 @@ def open_data(config: DataConfig, model: ModelConfig) -> RunData:
             f"{tokenizer.vocab_size} ids: use at least that, or null to follow the tokenizer"
         )
 
-    def reading(name: str) -> Reading:
-        return Reading(config.reader, config.on_damage, name)
-
     supply = Supply(config.cache, config.read_timeout_s)
+
+    def opened(name: str, place: DatasetPlace, manifest: DatasetManifest, split: str) -> TokenStream:
+        return supply.stream(place, manifest, split, Reading(config.reader, config.on_damage, name))
+
     train, validation = (
-        tuple(supply.stream(source.path, manifests[name], split, reading(name)) for name, source in sources.items())
+        {name: opened(name, source.path, manifests[name], split) for name, source in sources.items()}
         for split in SPLITS
     )
-    for stream in train:
+    sets = {
+        name: (opened(f"evaluation.sets.{name}", one.path, measured[name], one.split), one.windows)
+        for name, one in evaluation.sets.items()
+    }
+    for stream in (*train.values(), *(stream for stream, _ in sets.values())):
         require_window(stream, model.context)
-    validation = tuple(stream for stream in validation if len(stream) > model.context)
-    return RunData(config, manifests, tokenizer, train, validation, supply)
+    validation = {name: stream for name, stream in validation.items() if len(stream) > model.context}
+    if evaluation.by_source:
+        sets = {**_by_source(validation, sets), **sets}
+    return RunData(config, manifests, tokenizer, tuple(train.values()), validation, sets, measured, supply)
+
+
+def _by_source(validation: Mapping[str, TokenStream], sets: Collection[str]) -> dict[str, tuple[TokenStream, int]]:
+    taken = sorted(validation.keys() & {*sets, *METRICS})
+    if taken:
+        raise ConfigError(
+            f"evaluation.by_source measures data.sources.{taken[0]} as val/{taken[0]}, and that name is taken: give "
+            "the source or the set in evaluation.sets another one"
+        )
+    return {name: (stream, 0) for name, stream in validation.items()}
 
 
 def _same_tokenizer(manifests: Mapping[str, DatasetManifest]) -> None:
-    (first_name, first), *others = manifests.items()
-    for name, manifest in others:
+    (first_key, first), *others = manifests.items()
+    for key, manifest in others:
         if manifest.tokenizer.fingerprint != first.tokenizer.fingerprint:
             raise ConfigError(
-                f"data.sources.{name} was prepared with another tokenizer ({manifest.tokenizer.kind}, "
-                f"{manifest.tokenizer.fingerprint[:12]}) than data.sources.{first_name} ({first.tokenizer.kind}, "
-                f"{first.tokenizer.fingerprint[:12]}): prepare them alike"
+                f"{key} was prepared with another tokenizer ({_told(manifest)}) than {first_key} ({_told(first)}): "
+                "prepare them alike"
             )
+
+
+def _told(manifest: DatasetManifest) -> str:
+    return f"{manifest.tokenizer.kind} of {manifest.vocab_size:,} ids, {manifest.tokenizer.fingerprint[:12]}"

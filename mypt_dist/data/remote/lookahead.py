@@ -117,6 +117,9 @@ class Lookahead:
 
     def _touched(self, position: int, steps: int) -> list[RemoteShard]:
         shape = self._shape
+        end = self._order.course.end
+        if end:
+            steps = min(steps, max(0, end.sample - position) // shape.per_step)
         samples = self._order.samples(position, steps * shape.per_step)
         mine = part_of_rank(samples, shape.per_step, shape.rank, shape.ranks)
         keys = in_order_of_use(mine, shape.context + 1, self._ends)

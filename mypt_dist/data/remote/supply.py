@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from mypt_dist.data.loader import BatchShape
-from mypt_dist.data.manifest import SPLITS, DatasetManifest
+from mypt_dist.data.manifest import DatasetManifest
 from mypt_dist.data.order import Order, Shuffle
 from mypt_dist.data.place import DatasetPlace
 from mypt_dist.data.remote.config import GIB, CacheConfig
@@ -49,20 +49,20 @@ class Supply:
         self._shards[reading.source, split] = shards
         return TokenStream(f"{folder.url}/{split}", shards, reading)
 
-    def check_room(self, shuffle: Shuffle, windows: int, length: int) -> None:
+    def check_room(self, sources: Sequence[str], shuffle: Shuffle, windows: int, length: int) -> None:
         """Raise `ConfigError` where the cache cannot hold what ``windows`` windows of ``length`` tokens read."""
         if self._fetcher is None:
             return
-        limit = self._fetcher.cache.max_bytes
-        train = [Layout.of([shard.entry for shard in shards]) for shards in self._of("train")]
-        kept = sum(shard.entry.bytes for shard in self._pinned())
+        limit, (train_shards, pinned) = self._fetcher.cache.max_bytes, self._parted(sources)
+        train = [Layout.of([shard.entry for shard in shards]) for shards in train_shards if shards]
+        kept = sum(shard.entry.bytes for shard in pinned)
         needed = kept + sum(needed_bytes(layout, shuffle, windows, length) for layout in train)
         if needed > limit:
             why = "every step reads from all shards" if shuffle == "full" else "a few steps read so much"
             other = ", or data.shuffle=blocks, which needs less at once and fetches more" if shuffle == "full" else ""
             raise ConfigError(
                 f"data.cache.max_gib: the cache {self._fetcher.cache.folder} may hold {limit / GIB:,.3f} GiB, but with "
-                f"data.shuffle={shuffle} {why}, {needed / GIB:,.3f} GiB with the validation split: allow it that much, "
+                f"data.shuffle={shuffle} {why}, {needed / GIB:,.3f} GiB with what is evaluated on: allow it that much, "
                 f"put data.cache.path on a larger disk{other}"
             )
         again = sum(fetched_an_epoch(layout, length, limit - kept) for layout in train)
@@ -80,7 +80,7 @@ class Supply:
         """
         if self._fetcher is None:
             return
-        shards, pinned = [self._shards.get((name, "train"), []) for name in sources], self._pinned()
+        shards, pinned = self._parted(sources)
         room = self._fetcher.cache.max_bytes - sum(shard.entry.bytes for shard in pinned)
         fits = sum(shard.entry.bytes for source in shards for shard in source) <= room
         sharing = int(os.environ.get("LOCAL_WORLD_SIZE") or shape.ranks)
@@ -121,10 +121,8 @@ class Supply:
             self._fetcher = Fetcher(self._config.open(), self._timeout_s)
         return self._fetcher
 
-    def _of(self, split: str) -> list[list[RemoteShard]]:
-        assert split in SPLITS, split
-        return [shards for (_, of), shards in self._shards.items() if of == split]
-
-    def _pinned(self) -> list[RemoteShard]:
-        """Evaluations read them again and again."""
-        return [shard for shards in self._of("val") for shard in shards]
+    def _parted(self, sources: Sequence[str]) -> tuple[list[list[RemoteShard]], list[RemoteShard]]:
+        """The shards that training reads, by source, and those of evaluations, which are read again and again."""
+        train = [self._shards.get((name, "train"), []) for name in sources]
+        others = self._shards.keys() - {(name, "train") for name in sources}
+        return train, [shard for key in sorted(others) for shard in self._shards[key]]

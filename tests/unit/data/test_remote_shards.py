@@ -43,7 +43,7 @@ def opened(supply: Supply, folder: Path, reading: Reading | None = None) -> Toke
 
 def tokens(stream: TokenStream) -> list[int]:
     out = np.empty((1, len(stream)), dtype=np.int64)
-    assert stream.gather(np.array([0]), out) == {}
+    assert stream.gather([0], out) == {}
     return out[0].tolist()
 
 
@@ -62,7 +62,7 @@ def test_a_remote_stream_gives_the_tokens_of_the_folder(reader: str, copy: Path,
 
 def test_nothing_is_fetched_before_it_is_read(copy: Path, supply: Supply, tmp_path: Path) -> None:
     stream = opened(supply, copy)
-    stream.gather(np.array([0]), np.empty((1, 5), dtype=np.int64))
+    stream.gather([0], np.empty((1, 5), dtype=np.int64))
     first = DatasetManifest.read(copy).splits.train.shards[0]
     assert [path.name for path in (tmp_path / "cache").iterdir() if path.name != "lock"] == [first.sha256]
 
@@ -144,10 +144,10 @@ def test_a_cache_too_small_for_the_order_is_refused_with_its_size(
     supply = Supply(CacheConfig(path=tmp_path / "cache", max_gib=(size - 1) / GIB), timeout_s=5.0)
     opened(supply, copy)
     with pytest.raises(ConfigError, match=rf"data\.cache\.max_gib: .*data\.shuffle={shuffle} {complaint}"):
-        supply.check_room(shuffle, 10, 17)  # type: ignore[arg-type]
+        supply.check_room(["main"], shuffle, 10, 17)  # type: ignore[arg-type]
     enough = Supply(CacheConfig(path=tmp_path / "cache", max_gib=(size + 1) / GIB), timeout_s=5.0)
     opened(enough, copy)
-    enough.check_room(shuffle, 10, 17)  # type: ignore[arg-type]
+    enough.check_room(["main"], shuffle, 10, 17)  # type: ignore[arg-type]
 
 
 class Noted:
