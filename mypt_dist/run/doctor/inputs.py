@@ -101,6 +101,7 @@ def data(config: "RunConfig") -> Result:
     from mypt_dist.run.data import open_data  # noqa: PLC0415 - loads torch
 
     found = open_data(config.data, config.model, config.evaluation)
+    found.check_cache(config.train, config.model.context)
     tokens = sum(manifest.splits.train.tokens for manifest in found.manifests.values())
     return ok(f"{tokens:,} tokens, {found.tokenizer.kind} tokenizer of {found.tokenizer.vocab_size:,} ids")
 
