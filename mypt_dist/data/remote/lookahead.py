@@ -13,8 +13,6 @@ from mypt_dist.data.remote.shard import RemoteShard
 
 log = logging.getLogger(__name__)
 
-AGAIN = 256
-"""Samples after which the plan is made anew: a fraction of a block of the ``blocks`` shuffle."""
 FAR = 1 << 16
 """Samples that are looked ahead at most."""
 LOOK_S = 0.5
@@ -86,7 +84,8 @@ class Lookahead:
         while not self._is_over:
             try:
                 position = self._position
-                if planned is None or not planned <= position < planned + AGAIN:
+                # With room for all, one plan is enough. Else what is behind must make way for what a step waits for.
+                if planned is None or (self._budget is not None and planned != position):
                     planned, upcoming = position, self._upcoming(position)
                     self._release_all_but(upcoming)
                     self._want(upcoming)
@@ -113,13 +112,18 @@ class Lookahead:
                 if self._budget is not None and size > self._budget:
                     return [*found, *self._pinned]
                 found[shard] = None
+        if self._budget is None:
+            # What comes up rarely, such as the short last shard of a split: then there is nothing more to plan.
+            found |= dict.fromkeys(shard for source in self._shards for shard in source)
         return [*found, *self._pinned]
 
     def _touched(self, position: int, steps: int) -> list[RemoteShard]:
         shape = self._shape
         end = self._order.course.end
         if end:
-            steps = min(steps, max(0, end.sample - position) // shape.per_step)
+            steps = min(steps, (end.sample - position) // shape.per_step)
+        if steps <= 0:
+            return []
         samples = self._order.samples(position, steps * shape.per_step)
         mine = part_of_rank(samples, shape.per_step, shape.rank, shape.ranks)
         keys = in_order_of_use(mine, shape.context + 1, self._ends)

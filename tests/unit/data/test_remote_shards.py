@@ -1,15 +1,17 @@
 """Streams over a cache give the tokens of the folder; which shards are fetched follows from the order alone."""
 
 import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mypt_dist.data.loader import BatchShape
+from mypt_dist.data.loader import BatchShape, Loader, Prefetch, TokenGather
 from mypt_dist.data.manifest import DatasetManifest, ShardEntry
 from mypt_dist.data.order import BLOCK, Order, Samples, SourceShape
 from mypt_dist.data.remote.config import GIB, CacheConfig
@@ -20,6 +22,7 @@ from mypt_dist.data.remote.supply import Supply
 from mypt_dist.data.stream import Reading, TokenStream
 from mypt_dist.errors import ConfigError, DataError
 
+CPU = torch.device("cpu")
 SIZES = st.lists(st.integers(1, 60), min_size=1, max_size=8)
 
 
@@ -148,6 +151,39 @@ def test_a_cache_too_small_for_the_order_is_refused_with_its_size(
     enough = Supply(CacheConfig(path=tmp_path / "cache", max_gib=(size + 1) / GIB), timeout_s=5.0)
     opened(enough, copy)
     enough.check_room(["main"], shuffle, 10, 17)  # type: ignore[arg-type]
+
+
+def test_a_look_ahead_fetches_what_fits_and_keeps_it(copy: Path, supply: Supply) -> None:
+    stream = opened(supply, copy)
+    order = Order([SourceShape("main", len(stream))], context=16, seed=1)
+    supply.follow(order, BatchShape(8, 8, 16), ["main"], near=2)
+    supply.fill(0)
+    supply.at(0)
+    shards, deadline = supply._shards["main", "train"], time.monotonic() + 120
+    while not all(shard.is_held for shard in shards):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def test_a_cache_smaller_than_the_dataset_gives_the_same_samples(copy: Path, tmp_path: Path) -> None:
+    manifest = DatasetManifest.read(copy)
+    largest = max(entry.bytes for entry in manifest.splits.train.shards)
+    supply = Supply(CacheConfig(path=tmp_path / "cache", max_gib=2.5 * largest / GIB), timeout_s=60.0)
+    local, remote = TokenStream.open(copy, manifest, "train"), opened(supply, copy)
+    order = Order([SourceShape("main", len(local))], context=16, seed=1, shuffle="blocks")
+    shape, sizes = BatchShape(128, 128, 16), []
+    supply.follow(order, shape, ["main"], near=1)
+    lengths = np.ones(manifest.vocab_size, dtype=np.uint16)
+    right, found = (
+        Loader(order, TokenGather([stream], lengths, manifest.vocab_size), shape, device=CPU, ahead=ahead)
+        for stream, ahead in ((local, Prefetch(0)), (remote, Prefetch(0, 60.0, supply.at)))
+    )
+    for position in range(0, 5120, 128):
+        (expected,), (batch,) = (loader.step(position).micro_batches for loader in (right, found))
+        assert torch.equal(batch.input_ids, expected.input_ids)
+        sizes.append(sum(path.stat().st_size for path in (tmp_path / "cache").iterdir()))
+    supply.close()
+    assert max(sizes) <= 2.5 * largest < manifest.bytes_of("train")
 
 
 class Noted:
