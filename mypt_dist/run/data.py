@@ -22,7 +22,6 @@ from mypt_dist.models import ModelConfig
 from mypt_dist.tokenizers import Tokenizer
 from mypt_dist.training.config import TrainConfig
 
-
 PATIENCE_SHARE = 0.9
 """Of the time that a step waits for its data: whoever fetches a shard knows why it does not come, and speaks first."""
 
