@@ -22,6 +22,9 @@ from mypt_dist.models import ModelConfig
 from mypt_dist.tokenizers import Tokenizer
 from mypt_dist.training.config import TrainConfig
 
+PATIENCE_SHARE = 0.9
+"""Of the time that a step waits for its data: whoever fetches a shard knows why it does not come, and speaks first."""
+
 
 @dataclass(frozen=True, slots=True)
 class RunData:
@@ -137,7 +140,7 @@ def open_data(config: DataConfig, model: ModelConfig, evaluation: EvaluationConf
             f"{tokenizer.vocab_size} ids: use at least that, or null to follow the tokenizer"
         )
 
-    supply = Supply(config.cache, config.read_timeout_s)
+    supply = Supply(config.cache, PATIENCE_SHARE * config.read_timeout_s)
 
     def opened(name: str, place: DatasetPlace, manifest: DatasetManifest, split: str) -> TokenStream:
         return supply.stream(place, manifest, split, Reading(config.reader, config.on_damage, name))

@@ -101,7 +101,7 @@ class Fetcher:
         if still_s > self._timeout_s:
             why = trouble or "the store, or another process that fetches it, hangs"
             raise DataError(
-                f"{wanted} is needed, and nothing arrived for {self._timeout_s:g} s (data.read_timeout_s): {why}; "
+                f"{wanted} is needed, and nothing arrived for {self._timeout_s:g} s, see data.read_timeout_s: {why}; "
                 "the same command resumes when the store answers"
             )
 
@@ -128,7 +128,7 @@ class Fetcher:
             except CacheFullError as error:
                 # Until somebody has done with a file. Only whoever needs this one must hear of it.
                 self._trouble = str(error)
-                self._put_off(wanted, AGAIN_S)
+                self._put_off(wanted, LOOK_S)
             except RefusedError as error:
                 self._failed(str(error))
                 with self._changed:
