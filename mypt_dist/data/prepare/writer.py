@@ -9,9 +9,10 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mypt_dist.config import Config
 from mypt_dist.data.companions import COMPANIONS, Companion
-from mypt_dist.data.entries import CompanionEntry
-from mypt_dist.data.manifest import SPLITS, ShardEntry, SplitEntry, companion_name, dtype_for, shard_name
+from mypt_dist.data.entries import CompanionEntry, Count
+from mypt_dist.data.manifest import HEADER_BYTES, SPLITS, ShardEntry, SplitEntry, companion_name, dtype_for, shard_name
 from mypt_dist.data.scan import FileScan
 from mypt_dist.data.shards import TOKENIZER_DIGITS, ShardHeader, little_endian
 from mypt_dist.errors import DataError
@@ -19,6 +20,19 @@ from mypt_dist.tokenizers import Tokenizer
 
 BUFFER_BYTES = 1 << 20
 """What is gathered before it is hashed and written."""
+
+
+class OpenSplit(Config):
+    """How far a split is written: enough to go on with it in another process."""
+
+    tokens: Count
+    documents: Count
+    bytes: Count
+    """UTF-8 text the tokens stand for."""
+    shards: tuple[ShardEntry, ...]
+    """Those that are finished."""
+    open_tokens: Count
+    """In the shard after them. Its file may be longer: what is behind was not meant to stay."""
 
 
 class SplitWriter:
@@ -42,7 +56,7 @@ class SplitWriter:
         self._entries: list[ShardEntry] = []
         self.tokens = self.documents = self.text_bytes = 0
         with writing(folder / split):
-            (folder / split).mkdir()
+            (folder / split).mkdir(exist_ok=True)
 
     def write(
         self,
@@ -65,6 +79,32 @@ class SplitWriter:
         self.documents += documents
         if self._buffered >= BUFFER_BYTES:
             self._flush()
+
+    def go_on(self, from_: OpenSplit) -> None:
+        """Take up what another writer, without companions, has left. Raises `DataError` where that is not there."""
+        self.tokens, self.documents, self.text_bytes = from_.tokens, from_.documents, from_.bytes
+        self._entries = list(from_.shards)
+        kept = {self._folder / shard.file for shard in from_.shards}
+        if from_.open_tokens:
+            self._shard = _Shard(self._folder, self._split, len(self._entries), (), self._bytes_of(from_.open_tokens))
+            self._shard.go_on(self._header(self._shard_tokens), from_.open_tokens)
+            kept.add(self._folder / shard_name(self._split, len(self._entries)))
+        with writing(self._folder / self._split):
+            for path in set((self._folder / self._split).iterdir()) - kept:
+                path.unlink()
+
+    def pause(self) -> OpenSplit:
+        """How far the split is; all of that is on the disk."""
+        self._flush()
+        if self._shard:
+            self._shard.sync()
+        return OpenSplit(
+            tokens=self.tokens,
+            documents=self.documents,
+            bytes=self.text_bytes,
+            shards=tuple(self._entries),
+            open_tokens=self._shard.tokens if self._shard else 0,
+        )
 
     def close(self) -> SplitEntry:
         """Finish the last shard. Everything is on the disk when this returns."""
@@ -97,6 +137,9 @@ class SplitWriter:
         self._entries.append(shard.finish(self._header(shard.tokens)))
         self._shard = None
 
+    def _bytes_of(self, tokens: int) -> int:
+        return HEADER_BYTES + tokens * self._dtype.itemsize
+
     def _header(self, tokens: int) -> bytes:
         fingerprint, size = self._tokenizer.fingerprint, self._tokenizer.vocab_size
         return ShardHeader(dtype_for(size), tokens, size, fingerprint[:TOKENIZER_DIGITS]).pack()
@@ -105,17 +148,28 @@ class SplitWriter:
 class _Shard:
     """A shard that is being written, and what stands beside its tokens."""
 
-    def __init__(self, folder: Path, split: str, index: int, kinds: Sequence[Companion]) -> None:
+    def __init__(
+        self, folder: Path, split: str, index: int, kinds: Sequence[Companion], kept_bytes: int | None = None
+    ) -> None:
+        """``kept_bytes``: how much stays of the file of tokens; None where it is new."""
         self._header = b""
         self._names = {kind: companion_name(split, index, kind) for kind in kinds}
         self._name = shard_name(split, index)
-        self._files = [_HashedFile(folder / name) for name in (self._name, *self._names.values())]
+        self._files = [_HashedFile(folder / name, kept_bytes) for name in (self._name, *self._names.values())]
         self.tokens = 0
 
     def begin(self, header: bytes) -> None:
         """``header``: of the full shard, which all but the last will be."""
         self._header = header
         self._files[0].append(header)
+
+    def go_on(self, header: bytes, tokens: int) -> None:
+        """``tokens`` were kept. ``header``: see `begin`."""
+        self._header, self.tokens = header, tokens
+
+    def sync(self) -> None:
+        for file in self._files:
+            file.sync()
 
     def write(self, columns: Sequence[NDArray[Any]]) -> None:
         for file, column in zip(self._files, columns, strict=True):
@@ -145,14 +199,18 @@ class _Shard:
 
 
 class _HashedFile:
-    """A new file whose bytes are hashed on their way to the disk."""
+    """A file whose bytes are hashed on their way to the disk."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, kept_bytes: int | None = None) -> None:
+        """``kept_bytes``: how much stays of a file that is there; None: there is none."""
         self._path = path
         self._scan = FileScan()
         with writing(path):
             # Closed by finish or by the writer; unbuffered, because what arrives is large.
-            self.file: IO[bytes] = path.open("x+b", buffering=0)
+            self.file: IO[bytes] = path.open("x+b" if kept_bytes is None else "r+b", buffering=0)
+            if kept_bytes is not None:
+                self._cut(kept_bytes)
+                self._hash_again()
 
     def append(self, data: "bytes | memoryview[Any]") -> None:
         self._scan.add(data)
@@ -163,14 +221,28 @@ class _HashedFile:
         with writing(self._path):
             self.file.seek(0)
             self._write(data)
-            self.file.seek(0)
-            self._scan = FileScan()
-            while block := self.file.read(BUFFER_BYTES):
-                self._scan.add(block)
+            self._hash_again()
 
-    def finish(self) -> FileScan:
+    def _cut(self, kept_bytes: int) -> None:
+        """Take away what is behind ``kept_bytes``."""
+        if os.fstat(self.file.fileno()).st_size < kept_bytes:
+            self.file.close()
+            raise DataError(f"{self._path} is shorter than it was when its preparation was broken off")
+        self.file.truncate(kept_bytes)
+
+    def _hash_again(self) -> None:
+        self.file.seek(0)
+        self._scan = FileScan()
+        while block := self.file.read(BUFFER_BYTES):
+            self._scan.add(block)
+
+    def sync(self) -> None:
         with writing(self._path):
             os.fsync(self.file.fileno())
+
+    def finish(self) -> FileScan:
+        self.sync()
+        with writing(self._path):
             self.file.close()
         return self._scan
 

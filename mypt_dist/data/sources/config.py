@@ -13,7 +13,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints, 
 from mypt_dist.config import Config, SafeName
 from mypt_dist.config.problems import near_miss
 from mypt_dist.data.archives import Kind, kind_of
-from mypt_dist.data.sources.formats import TextFormat
+from mypt_dist.data.formats import TextFormat
 
 Weight = Annotated[float, Field(ge=0)]
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
