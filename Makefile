@@ -1,5 +1,5 @@
 # `make quickstart` and `make test` are all a newcomer needs: both create .venv first.
-.PHONY: help install quickstart test check format golden matrices faults bench test-gpu test-soak test-cluster wheel
+.PHONY: help install quickstart test check format golden matrices faults bench test-gpu test-soak test-cluster wheel image
 PYTHON ?= python3
 BIN := .venv/bin
 RUN := $(BIN)/python -m
@@ -49,8 +49,12 @@ test-gpu: install  ## what needs a GPU
 test-soak: install  ## the fault tests with all their points; about an hour
 	MYPT_SOAK=1 $(RUN) pytest -n 2 --dist loadfile -s tests/faults tests/multiproc/test_background_saves.py
 
-test-cluster: install  ## what needs root: two hosts whose network is cut, disks that lose power
-	$(RUN) pytest -m cluster tests/cluster
+test-cluster: install  ## what needs root: a Slurm of two nodes, two hosts, disks that lose power, the image
+	$(RUN) pytest -s -m cluster tests/cluster
 
 wheel: install  ## build the wheel
 	$(BIN)/pip wheel --quiet --no-deps -w dist .
+
+image: REVISION = $(shell git describe --always --dirty --abbrev=40 --exclude '*')
+image:  ## build the container image
+	docker build -t mypt --build-arg REVISION=$(REVISION) .

@@ -7,7 +7,7 @@
   - NumericError         4  the loss or the gradient norm stopped being finite
   - SaveError            5  a checkpoint could not be written
   - CheckpointError      6  a checkpoint is corrupt, incomplete or of another format
-  - LostPeerError        7  another rank died or stopped answering
+  - LostPeerError        7  another rank died, stopped answering or never came
   - LockError            8  another process trains in the same folder
   (hang)                 9  no progress for too long: the watchdog ended the process
   - Interrupted    130/143  a signal arrived; the state was saved
@@ -56,7 +56,7 @@ class CheckpointError(MyptError):
 
 
 class LostPeerError(MyptError):
-    """Another rank died or stopped answering."""
+    """Another rank died, stopped answering or never came."""
 
     exit_code = 7
 

@@ -1,4 +1,4 @@
-"""A process that must not outlive the one that started it asks the kernel to end them together."""
+"""Processes beside a rank: they end with the one that started them, and not before it."""
 
 import ctypes
 import os
@@ -6,6 +6,15 @@ import signal
 import sys
 
 PR_SET_PDEATHSIG = 1
+
+FOR_THE_RANK = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
+"""By which a terminal or a scheduler tells every process of a job at once what only the ranks can obey."""
+
+
+def leave_stopping_to_the_rank() -> None:
+    """For a process beside a rank: it learns from the rank's end when its own time has come."""
+    for number in FOR_THE_RANK:
+        signal.signal(number, signal.SIG_IGN)
 
 
 def die_with_parent(signal_number: int = signal.SIGKILL, parent: int | None = None) -> bool:

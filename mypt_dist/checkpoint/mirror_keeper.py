@@ -8,7 +8,6 @@ import json
 import logging
 import os
 import select
-import signal
 import sys
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -18,7 +17,7 @@ from mypt_dist.checkpoint.mirror import Mirror
 from mypt_dist.checkpoint.mirror_process import Order
 from mypt_dist.checkpoint.mirror_target import MirrorTarget
 from mypt_dist.config import Config
-from mypt_dist.lifeline import die_with_parent
+from mypt_dist.lifeline import die_with_parent, leave_stopping_to_the_rank
 
 log = logging.getLogger(__name__)
 
@@ -91,8 +90,7 @@ def main() -> None:
     order = Order.model_validate_json(sys.stdin.buffer.readline())
     if not die_with_parent(parent=order.parent):
         return
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.SIG_IGN)
+    leave_stopping_to_the_rank()
     os.nice(NICENESS)
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     keep(order, lambda seconds: bool(select.select([sys.stdin], [], [], seconds)[0]))

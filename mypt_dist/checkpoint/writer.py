@@ -9,7 +9,6 @@ import json
 import logging
 import os
 import queue
-import signal
 import sys
 import threading
 from collections.abc import Callable
@@ -28,7 +27,7 @@ from mypt_dist.checkpoint.manifest import Manifest
 from mypt_dist.checkpoint.orders import Commit, Discard, Open, Order, Piece, Retire, Setup, Write, parse_order
 from mypt_dist.checkpoint.segments import ITEM_BYTES, Segment
 from mypt_dist.errors import LockError
-from mypt_dist.lifeline import die_with_parent
+from mypt_dist.lifeline import die_with_parent, leave_stopping_to_the_rank
 from mypt_dist.world import JSON
 
 log = logging.getLogger(__name__)
@@ -37,8 +36,6 @@ NICENESS = 10
 """Training comes first."""
 THREADS = 2
 """Files written at once. One core hashes about 1.1 GB/s; each further one is taken from training."""
-
-_IGNORED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 
 
 class Worker:
@@ -150,8 +147,7 @@ def main() -> None:
     setup = Setup.model_validate_json(first)
     die_with(setup.parent)
     # Whoever stops the rank may stop everything around it; what is being written is the rank's to decide about.
-    for number in _IGNORED:
-        signal.signal(number, signal.SIG_IGN)
+    leave_stopping_to_the_rank()
     os.nice(NICENESS)
     logs.install(setup.rank)
     logging.getLogger(logs.LOGGER).setLevel(logging.WARNING)

@@ -32,7 +32,9 @@ def sync(
 
 @app.command()
 def alive(
-    run: Annotated[Path, typer.Argument(metavar="DIR", help="A run's folder.")],
+    run: Annotated[
+        Path, typer.Argument(metavar="DIR", help="A run's folder, or one with runs in it: the last heard of counts.")
+    ],
     max_age: Annotated[
         float, typer.Option(metavar="SECONDS", help="A run that told nothing for longer is dead.")
     ] = 120,
@@ -42,9 +44,9 @@ def alive(
 
     Not alive is also what has not begun, has ended or has hung.
     """
-    from mypt_dist.watch.heartbeat import health
+    from mypt_dist.watch.heartbeat import health, last_heard
 
-    found = health(run, max_age, time.time())
+    found = health(last_heard(run), max_age, time.time())
     if as_json:
         print_json(asdict(found))
     else:

@@ -20,6 +20,7 @@ from mypt_dist.engine import fully_sharded
 from mypt_dist.engine.host import HostGroup
 from mypt_dist.engine.host_memory import keep_freed_memory
 from mypt_dist.engine.precision import fp8_recipe, require_precision
+from mypt_dist.engine.rendezvous import meeting
 from mypt_dist.engine.replicated import Replicated
 from mypt_dist.engine.timeouts import set_timeout
 from mypt_dist.engine.trainable import StepRecipe, Trainable
@@ -36,7 +37,8 @@ START_TIMEOUT_S = 1800.0
 class Engine:
     """Ranks, devices, precision and sharding. Implements `mypt_dist.world.World`.
 
-    Raises `ConfigError` if the launch file contradicts the run file or the world is not the one it promises.
+    Raises `ConfigError` if the launch file contradicts the run file or the world is not the one it promises, and
+    `LostPeerError` if not all ranks come.
     """
 
     def __init__(
@@ -53,7 +55,8 @@ class Engine:
         if cpu:
             keep_freed_memory()
         self._timeout = timedelta(seconds=timeout_s)
-        self._accelerator = self._connect(precision, cpu)
+        with meeting(os.environ):
+            self._accelerator = self._connect(precision, cpu)
         connected = self.size
         if connected != self.topology.ranks:
             self.close()
@@ -61,7 +64,8 @@ class Engine:
                 f"the launcher promised {self.topology.ranks} ranks, but only {connected} are connected: "
                 "start with mypt launch, accelerate launch or torchrun, see launch/README.md"
             )
-        self._host = HostGroup(self.size)
+        with meeting(os.environ):
+            self._host = HostGroup(self.size)
         # A group that is made without one gets torch's own.
         self.let_wait(timeout_s)
 

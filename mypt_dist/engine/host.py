@@ -17,11 +17,14 @@ def peers_may_be_lost() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        text = str(error)
-        if isinstance(error, dist.DistError) or any(sign in text for sign in _LOST):
-            reason = text.splitlines()[0].partition(". This is typically caused")[0]
-            raise LostPeerError(f"another rank died or stopped answering: {reason}") from error
+        if isinstance(error, dist.DistError) or any(sign in str(error) for sign in _LOST):
+            raise LostPeerError(f"another rank died or stopped answering: {reason_of(error)}") from error
         raise
+
+
+def reason_of(error: RuntimeError) -> str:
+    """What torch says without its stack and its guesses."""
+    return str(error).partition("\n")[0].partition(". This is typically caused")[0]
 
 
 _LOST = ("Connection closed by peer", "Connection reset by peer", "Timed out waiting", "Broken pipe", "Socket Timeout")

@@ -167,11 +167,12 @@ def train(config: RunConfig, *, allow_changes: Sequence[str] = ()) -> Outcome:
 
 def _connect(config: RunConfig, watch: RunWatch) -> Engine:
     watch.enter("rendezvous")
-    engine = Engine(
-        precision=config.train.precision,
-        deterministic=config.train.deterministic,
-        timeout_s=config.watch.first_step_s,
-    )
+    with before_ranks_meet():
+        engine = Engine(
+            precision=config.train.precision,
+            deterministic=config.train.deterministic,
+            timeout_s=config.watch.first_step_s,
+        )
     watch.let_wait = engine.let_wait
     return engine
 

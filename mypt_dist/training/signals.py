@@ -9,17 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
+from mypt_dist.launch.stop_requests import ANNOUNCING, is_echo
+
 STOPPING = (signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP, signal.SIGINT)
 """By priority. SIGTERM has a deadline; Slurm announces one with SIGUSR1; SIGHUP is a terminal that was closed."""
 
 SAVE_NOW, STOP = "SAVE_NOW", "STOP"
 """Files that somebody puts into a run's folder, by hand or from a job that may not send signals to the ranks."""
-
-ANNOUNCING = (signal.SIGUSR1, signal.SIGHUP)
-"""Signals after which a stricter one is to be expected, and is no demand to drop everything."""
-
-ONE_REQUEST_S = 1.0
-"""Signals so close are one request: a terminal and Slurm tell every process of a job, and the launcher passes it on."""
 
 LOOK_EVERY_S = 1.0
 """Between looks for these files: a network disk need not answer at every step."""
@@ -116,8 +112,9 @@ class StopRequest:
     def _note(self, number: int, frame: FrameType | None) -> None:
         # A handler must not log or take locks: it may have interrupted the code that holds them.
         now = self._clock()
-        if self.signal_number and self.signal_number not in ANNOUNCING:
-            if now - self._since >= ONE_REQUEST_S:
+        if self.signal_number:
+            if is_echo(self.signal_number, number, now - self._since):
+                return
+            if self.signal_number not in ANNOUNCING:
                 os._exit(128 + number)
-            return
         self.signal_number, self._since = number, now

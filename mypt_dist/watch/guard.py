@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Final
 
 from mypt_dist.errors import HUNG
-from mypt_dist.lifeline import die_with_parent
+from mypt_dist.lifeline import die_with_parent, leave_stopping_to_the_rank
 from mypt_dist.watch import flight_recorder, stacks
 from mypt_dist.watch.board import Board, Position
 from mypt_dist.watch.patience import Patience
@@ -208,8 +208,7 @@ def main() -> None:
     """Run as ``python -m mypt_dist.watch.guard SETTINGS``."""
     settings = Settings(**json.loads(sys.argv[1]))
     # Meant for the rank, which tells us by its end.
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGPIPE, signal.SIGUSR1, signal.SIGUSR2):
-        signal.signal(number, signal.SIG_IGN)
+    leave_stopping_to_the_rank()
     if die_with_parent() and os.getppid() == settings.pid:
         Guard(settings).run()
     # A thread that a dead disk holds must not keep this process.

@@ -15,6 +15,12 @@ class Health:
     reason: str
 
 
+def last_heard(folder: Path) -> Path:
+    """The run's folder at or up to two levels below ``folder`` whose heartbeat is the newest; ``folder`` if none is."""
+    found = [path for depth in ("", "*/", "*/*/") for path in folder.glob(f"{depth}{HEARTBEAT}")]
+    return max(found, key=lambda path: path.stat().st_mtime).parent if found else folder
+
+
 def health(run_dir: Path, max_age_s: float, now: float) -> Health:
     """Whether the run in ``run_dir`` told within ``max_age_s`` that it trains. ``now``: seconds since 1970.
 

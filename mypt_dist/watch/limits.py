@@ -22,7 +22,7 @@ PHASES: Final = (
 )
 """In the order in which a rank comes through them. ``loop`` is what lies between the others: numbers, logs, signals."""
 
-WAITING: Final = frozenset({"vote"})
+WAITING: Final = frozenset({"rendezvous", "vote"})
 """Phases in which a rank does nothing but wait for others."""
 
 WORKING_SHARE: Final = 0.8

@@ -4,9 +4,12 @@ A host is a process that keeps network and host-name namespaces alive. Needs roo
 """
 
 import os
+import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -15,14 +18,29 @@ import pytest
 
 NEEDS_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 ADDRESSES = ("10.99.0.1", "10.99.0.2")
+SWITCH_ADDRESS = "10.99.0.254"
+
+LAUNCH_FILES = Path(__file__).parents[2] / "launch/accelerate"
+
+ON_ONE_HOST: Mapping[str, Mapping[str, str]] = {
+    "ddp": {},
+    "fsdp2": {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2"},
+}
+"""The variables by which the same engine is chosen without a launch file."""
+
+
+def logs(run_file: Path) -> str:
+    """What the launchers of a run said on both hosts."""
+    return "".join(run_file.with_suffix(f".{number}.log").read_text() for number in range(2))
 
 
 class Host:
-    """Namespaces, and a way in."""
+    """Namespaces, and a way in. ``names``: its /etc/hosts."""
 
-    def __init__(self, name: str) -> None:
-        script = f"hostname {name} && ip link set lo up && echo up && exec sleep infinity"
-        command = ["unshare", "--net", "--uts", "sh", "-c", script]
+    def __init__(self, name: str, names: Path) -> None:
+        self.name = name
+        script = f"hostname {name} && mount --bind {names} /etc/hosts && ip link set lo up && echo up && exec sleep inf"
+        command = ["unshare", "--net", "--uts", "--mount", "sh", "-c", script]
         self._holder = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         assert self._holder.stdout is not None
         assert self._holder.stdout.readline() == "up\n", "needs root, iproute2 and util-linux"
@@ -30,7 +48,7 @@ class Host:
 
     def inside(self, *command: str) -> list[str]:
         """The command line that runs ``command`` on this host."""
-        return ["nsenter", "--target", str(self.pid), "--net", "--uts", *command]
+        return ["nsenter", "--target", str(self.pid), "--net", "--uts", "--mount", f"--wd={Path.cwd()}", *command]
 
     def ip(self, *arguments: str) -> None:
         """Configure this host's network."""
@@ -40,43 +58,94 @@ class Host:
         self, *arguments: str, log: Path, environment: Mapping[str, str] | None = None
     ) -> "subprocess.Popen[bytes]":
         """Start a Python program here."""
-        own = {"GLOO_SOCKET_IFNAME": "eth0", "TP_SOCKET_IFNAME": "eth0", **(environment or {})}
         with log.open("ab") as output:
             return subprocess.Popen(
-                self.inside(sys.executable, *arguments), stdout=output, stderr=output, env=os.environ | own
+                self.inside(sys.executable, *arguments),
+                stdout=output,
+                stderr=output,
+                env={**os.environ, **(environment or {})},
             )
 
     def close(self) -> None:
-        """Let go of the namespaces, and with them of their interfaces."""
-        self._holder.kill()
+        """Kill whoever is left here, and let go of the namespaces, and with them of their interfaces."""
+        ours = Path(f"/proc/{self.pid}/ns/net").readlink()
+        for entry in Path("/proc").glob("[0-9]*/ns/net"):
+            with suppress(OSError):
+                if entry.readlink() == ours:
+                    os.kill(int(entry.parts[2]), signal.SIGKILL)
         self._holder.communicate()
 
 
 class TwoHosts:
-    """``hosts[0]`` and ``hosts[1]`` on one switch."""
+    """``hosts[0]`` and ``hosts[1]`` on one switch. All know each other by name."""
 
     def __init__(self) -> None:
-        self._switch = Host("switch")
-        self.hosts = [Host(f"host-{number}") for number in range(2)]
-        self._switch.ip("link", "add", "bridge", "type", "bridge")
-        self._switch.ip("link", "set", "bridge", "up")
+        names = ["host-0", "host-1"]
+        with tempfile.NamedTemporaryFile("w", suffix=".hosts") as file:
+            known = zip([*ADDRESSES, SWITCH_ADDRESS], [*names, "switch"], strict=True)
+            file.write("127.0.0.1 localhost\n" + "".join(f"{address} {name}\n" for address, name in known))
+            file.flush()
+            self.switch = Host("switch", Path(file.name))
+            self.hosts = [Host(name, Path(file.name)) for name in names]
+        self.switch.ip("link", "add", "bridge", "type", "bridge")
+        self.switch.ip("addr", "add", f"{SWITCH_ADDRESS}/24", "dev", "bridge")
+        self.switch.ip("link", "set", "bridge", "up")
         for number, host in enumerate(self.hosts):
             port = f"port{number}"
-            self._switch.ip("link", "add", port, "type", "veth", "peer", "name", "eth0", "netns", str(host.pid))
-            self._switch.ip("link", "set", port, "master", "bridge", "up")
+            self.switch.ip("link", "add", port, "type", "veth", "peer", "name", "eth0", "netns", str(host.pid))
+            self.switch.ip("link", "set", port, "master", "bridge", "up")
             host.ip("addr", "add", f"{ADDRESSES[number]}/24", "dev", "eth0")
             host.ip("link", "set", "eth0", "up")
+
+    def accelerate(
+        self, run_file: Path, engine: str, rendezvous: str, *overrides: str
+    ) -> list["subprocess.Popen[bytes]"]:
+        """`accelerate launch`, given by hand on each host: one rank there. Logs lie beside the run file."""
+        launchers = []
+        for number, host in enumerate(self.hosts):
+            options = {
+                "config_file": LAUNCH_FILES / f"{engine}.yaml",
+                "num_processes": 2,
+                "num_machines": 2,
+                "machine_rank": number,
+                "main_process_ip": ADDRESSES[0],
+                "main_process_port": 29500,
+                "rdzv_backend": rendezvous,
+            }
+            command = [text for name, value in options.items() for text in (f"--{name}", str(value))]
+            program = ["-m", "mypt_dist", "train", str(run_file), *overrides]
+            log = run_file.with_suffix(f".{number}.log")
+            environment = {"ACCELERATE_USE_CPU": "true"}
+            launchers.append(
+                host.start("-m", "accelerate.commands.launch", *command, *program, log=log, environment=environment)
+            )
+        return launchers
+
+    def supervised(self, run_file: Path, launch_file: Path, *overrides: str) -> list["subprocess.Popen[bytes]"]:
+        """`mypt launch --supervise`, once, on each host: one rank there. Logs as of `accelerate`."""
+        launchers = []
+        for number, host in enumerate(self.hosts):
+            program = ["-m", "mypt_dist", "launch", str(launch_file), str(run_file), *overrides]
+            place = ["--cpu", "--ranks=2", "--nodes=2", f"--node-rank={number}", f"--address={ADDRESSES[0]}"]
+            log = run_file.with_suffix(f".{number}.log")
+            launchers.append(host.start(*program, *place, "--supervise", "--max-restarts=0", log=log))
+        return launchers
 
     def cut(self, how: str) -> None:
         """Part the hosts: the ``cable`` of the second is pulled, or the ``switch`` forgets it and its link stays up."""
         if how == "cable":
-            self._switch.ip("link", "set", "port1", "down")
+            self.switch.ip("link", "set", "port1", "down")
         else:
-            self._switch.ip("link", "set", "port1", "nomaster")
+            self.switch.ip("link", "set", "port1", "nomaster")
 
     def mend(self) -> None:
         """Undo any cut."""
-        self._switch.ip("link", "set", "port1", "master", "bridge", "up")
+        self.switch.ip("link", "set", "port1", "master", "bridge", "up")
+
+    def close(self) -> None:
+        """Nothing is left of them."""
+        for host in (*self.hosts, self.switch):
+            host.close()
 
     def __enter__(self) -> Self:
         return self
@@ -84,5 +153,4 @@ class TwoHosts:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for host in (*self.hosts, self._switch):
-            host.close()
+        self.close()

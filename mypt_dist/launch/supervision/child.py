@@ -1,5 +1,6 @@
 """One attempt: a launcher, its ranks, the signals that are passed on to them, and nobody left behind."""
 
+import logging
 import os
 import signal
 import subprocess
@@ -13,19 +14,23 @@ from types import FrameType
 from mypt_dist.errors import ConfigError
 from mypt_dist.launch.command import Command
 from mypt_dist.launch.exit_notes import FOLDER, read_notes
+from mypt_dist.launch.stop_requests import ANNOUNCING, is_echo
 from mypt_dist.launch.supervision.verdict import Ending
 from mypt_dist.launch.tied import tied
 
+log = logging.getLogger(__name__)
+
 PASSED_ON = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)
-
-ANNOUNCING = (signal.SIGHUP, signal.SIGUSR1)
-"""Signals after which a stricter one is to be expected, and is no demand to drop everything."""
-
-ONE_REQUEST_S = 1.0
-"""Signals so close are one request: Slurm tells every process of a job, and so does whoever started it."""
 
 GONE_WITHIN_S = 30.0
 """A killed process that is still there then is stuck in a driver: waiting longer would not help."""
+
+LOOK_EVERY_S = 10.0
+"""Between looks for a launcher that is left alone: each is a walk over all processes of the machine."""
+
+LINGERS_S = 30.0
+"""A launcher ends within seconds of its ranks, unless it waits for a machine that is cut off: torchrun's c10d
+rendezvous does so until the kernel gives the connection up, after many minutes."""
 
 
 class Stop:
@@ -65,8 +70,10 @@ class Stop:
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
         now = time.monotonic()
+        if self.first and is_echo(self.first, number, now - self._since):
+            return
         if self.first and self.first not in ANNOUNCING:
-            if now - self._since >= ONE_REQUEST_S and self._child is not None and self._folder is not None:
+            if self._child is not None and self._folder is not None:
                 self.second = number
                 self._child.kill()
                 kill_marked(self._folder)
@@ -91,9 +98,30 @@ def attempt(command: Command, stop: Stop) -> Ending:
         # In a session of its own: Ctrl-C in a terminal is for us alone, and we pass it on.
         child = subprocess.Popen(tied(command.arguments), env=environment, start_new_session=True)
         stop.follow(child, folder)
-        code = child.wait()
+        code = child.wait() if command.is_rank else _wait_for_launcher(child, folder)
         end_marked(folder)
         return Ending(code, {0: code} if command.is_rank else read_notes(folder))
+
+
+def _wait_for_launcher(child: "subprocess.Popen[bytes]", folder: Path) -> int:
+    """Its exit code. One that lingers after its ranks have failed is killed."""
+    alone_since: float | None = None
+    while True:
+        with suppress(subprocess.TimeoutExpired):
+            return child.wait(LOOK_EVERY_S)
+        if not _left_alone(child.pid, folder):
+            alone_since = None
+            continue
+        alone_since = alone_since or time.monotonic()
+        if time.monotonic() - alone_since >= LINGERS_S:
+            log.warning("supervisor: the ranks have ended, but their launcher has not: killed")
+            child.kill()
+
+
+def _left_alone(launcher: int, folder: Path) -> bool:
+    """Whether ranks began, not all ended well, and none is left. After a good end launchers wait for one another."""
+    codes = read_notes(folder).values()
+    return any(code != 0 for code in codes) and marked(folder) == [launcher]
 
 
 def marked(folder: Path) -> list[int]:

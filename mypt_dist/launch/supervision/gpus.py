@@ -25,8 +25,10 @@ def _beyond(entry: str, present: int) -> bool:
 
 
 def _present(root: Path) -> int | None:
+    nodes = len([path for path in (root / "dev").glob("nvidia*") if re.fullmatch(r"nvidia\d+", path.name)])
     listed = root / "proc/driver/nvidia/gpus"
-    if listed.is_dir():
-        return sum(1 for _ in listed.iterdir())
-    nodes = [path for path in (root / "dev").glob("nvidia*") if re.fullmatch(r"nvidia\d+", path.name)]
-    return len(nodes) or None
+    if not listed.is_dir():
+        return nodes or None
+    present = sum(1 for _ in listed.iterdir())
+    # A container may list all GPUs of its host, and have the devices of those that it was given.
+    return min(present, nodes) if nodes else present

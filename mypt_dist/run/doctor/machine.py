@@ -82,7 +82,11 @@ def machine_checks(environ: Mapping[str, str], ranks: int, *, gpus: bool) -> lis
     cores = len(os.sched_getaffinity(0))
     wanted = environ.get("OMP_NUM_THREADS", "")
     return [
-        Check("/dev/shm", "NCCL's 'No space left on device'", lambda: shared_memory(_shm(), ranks if gpus else 1)),
+        Check(
+            "/dev/shm",
+            "NCCL's 'No space left on device'",
+            lambda: shared_memory(shared_memory_size(), ranks if gpus else 1),
+        ),
         Check("open files", "'Too many open files' at the first large checkpoint", lambda: open_files(_soft("NOFILE"))),
         Check("processes", "threads that cannot be started", lambda: processes(_soft("NPROC"), ranks * (cores + 32))),
         Check(
@@ -113,7 +117,8 @@ def _limit(soft: int) -> str:
     return "unlimited" if soft == resource.RLIM_INFINITY else f"{soft}"
 
 
-def _shm() -> int | None:
+def shared_memory_size() -> int | None:
+    """Bytes of /dev/shm, None if there is none."""
     try:
         return shutil.disk_usage("/dev/shm").total
     except OSError:

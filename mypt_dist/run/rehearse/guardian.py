@@ -5,13 +5,13 @@ system closes it, whether the rehearsal returns, is interrupted or is killed.
 """
 
 import shutil
-import signal
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from mypt_dist.lifeline import leave_stopping_to_the_rank
 from mypt_dist.run.rehearse.household import kill, members
 
 
@@ -31,8 +31,7 @@ def guarded(token: str, folder: Path | None) -> Iterator[None]:
 
 def main(arguments: list[str]) -> int:
     """Wait for the end of stdin, then clear up."""
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.SIG_IGN)
+    leave_stopping_to_the_rank()
     token, *folders = arguments
     sys.stdin.buffer.read()
     kill(lambda: members(token))

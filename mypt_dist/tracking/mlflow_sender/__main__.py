@@ -3,12 +3,12 @@
 import logging
 import os
 import select
-import signal
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 
+from mypt_dist.lifeline import leave_stopping_to_the_rank
 from mypt_dist.tracking.journal import is_being_written
 from mypt_dist.tracking.mlflow_sender.lock import sole_sender
 from mypt_dist.tracking.mlflow_sender.loop import POLL_S, Loop
@@ -65,8 +65,7 @@ def main(run_dir: Path) -> int:
     """Ship the journal in ``run_dir``; the exit code of the process."""
     settings = Settings.model_validate_json(sys.stdin.readline())
     # Whoever stops the trainer may stop everything around it; its end is yet to be reported.
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.SIG_IGN)
+    leave_stopping_to_the_rank()
     os.nice(NICENESS)
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(ScrubbingFormatter("%(asctime)s %(levelname)s %(message)s"))

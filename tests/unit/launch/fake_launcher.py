@@ -2,7 +2,7 @@
 
 A RANK is the exit code it ends with, "kill" for one that kills itself, "stay" for one that stays until a signal comes
 and then ends with 128 + signal, "slow" the same a second later, "announced" only at SIGTERM, "deaf" never. The launcher
-passes signals on, or dies of SIGKILL itself if CODE is "kill".
+passes signals on, dies of SIGKILL itself if CODE is "kill", and never ends of itself if it is "linger".
 """
 
 import json
@@ -35,7 +35,12 @@ def launch(code: int | str, ranks: list[int | str]) -> int:
         os.kill(os.getpid(), signal.SIGKILL)
     for rank in started:
         rank.wait()
-    return int(code)
+    return linger() if code == "linger" else int(code)
+
+
+def linger() -> int:
+    while True:
+        time.sleep(0.05)
 
 
 def rank(what: str) -> int:

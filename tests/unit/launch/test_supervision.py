@@ -15,7 +15,8 @@ from pathlib import Path
 import pytest
 
 from mypt_dist.launch.command import LAUNCHER, Command
-from mypt_dist.launch.supervision import Job, Patience, supervise
+from mypt_dist.launch.exit_notes import FOLDER
+from mypt_dist.launch.supervision import Job, Patience, child, supervise
 from mypt_dist.launch.supervision.child import Stop, attempt
 from mypt_dist.launch.supervision.verdict import Ending
 
@@ -137,6 +138,28 @@ def test_a_signal_while_waiting_for_a_restart_ends_the_wait() -> None:
         return Ending(1, {0: None})
 
     assert run(attempts, patience=patience, attempt=fails) == 143
+
+
+def test_a_launcher_that_does_not_notice_the_end_of_its_ranks_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(child, "LOOK_EVERY_S", 0.2)
+    monkeypatch.setattr(child, "LINGERS_S", 0.5)
+    attempts = Attempts(fake("linger", 7, 9), fake("linger", 2))
+    assert run(attempts) == 2
+    assert len(attempts.ranks) == 2
+
+
+def test_one_whose_ranks_are_done_may_wait_for_other_machines(tmp_path: Path) -> None:
+    for name in ("0.began", "0.ended", "1.began"):
+        (tmp_path / name).write_text("0" if name == "0.ended" else "")
+    lone = subprocess.Popen(["sleep", "60"], env={**os.environ, FOLDER: str(tmp_path)})
+    try:
+        wait_until(lambda: child.marked(tmp_path) == [lone.pid])
+        assert child._left_alone(lone.pid, tmp_path), "one rank died without a word"
+        (tmp_path / "1.ended").write_text("0")
+        assert not child._left_alone(lone.pid, tmp_path)
+    finally:
+        lone.kill()
+        lone.wait()
 
 
 def test_ranks_that_outlive_their_launcher_are_ended_before_the_next_attempt(tmp_path: Path) -> None:

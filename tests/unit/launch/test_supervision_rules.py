@@ -115,6 +115,14 @@ def test_without_a_driver_nobody_knows_how_many_there_are(tmp_path: Path) -> Non
     assert visible_gpus({}, tmp_path) == 3
 
 
+def test_a_container_that_lists_its_hosts_gpus_has_those_whose_devices_it_was_given(tmp_path: Path) -> None:
+    for number in range(8):
+        (tmp_path / f"proc/driver/nvidia/gpus/0000:0{number}:00.0").mkdir(parents=True)
+    (tmp_path / "dev").mkdir()
+    (tmp_path / "dev/nvidia5").touch()
+    assert visible_gpus({}, tmp_path) == 1
+
+
 @pytest.mark.parametrize(
     ("batch", "micro", "most", "least", "best"),
     [

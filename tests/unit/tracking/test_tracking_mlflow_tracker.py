@@ -18,6 +18,7 @@ from tracking_fakes import Clock
 
 from mypt_dist.config import validate
 from mypt_dist.errors import ConfigError
+from mypt_dist.lifeline import FOR_THE_RANK
 from mypt_dist.tracking import TRACKERS, any_tracker
 from mypt_dist.tracking.journal import Journal
 from mypt_dist.tracking.mlflow_sender.__main__ import ParentProcess, ScrubbingFormatter, _patience
@@ -140,7 +141,7 @@ def test_a_run_arrives_in_a_database_of_its_own_making(tmp_path: Path, monkeypat
         assert process is not None
         assert os.getsid(process.pid) != os.getsid(0)
         assert os.getpriority(os.PRIO_PROCESS, process.pid) > os.getpriority(os.PRIO_PROCESS, 0)
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        for number in FOR_THE_RANK:
             process.send_signal(number)
         journal.event("finish", status="finished", reason=None)
     assert tracker.finish() is None

@@ -36,11 +36,14 @@ def test_a_run_under_nohup_outlives_its_terminal() -> None:
 @pytest.mark.parametrize(
     ("signals", "later", "code"),
     [
-        (("SIGTERM", "SIGTERM"), 5.0, 143),
+        (("SIGTERM", "SIGTERM"), 15.0, 143),
         (("SIGINT", "SIGTERM"), 5.0, 143),
-        (("SIGTERM", "SIGTERM"), 0.5, 0),
-        (("SIGUSR1", "SIGTERM"), 5.0, 0),
-        (("SIGHUP", "SIGTERM", "SIGTERM"), 5.0, 143),
+        (("SIGINT", "SIGINT"), 1.5, 130),
+        (("SIGTERM", "SIGTERM"), 5.0, 0),
+        (("SIGTERM", "SIGINT"), 0.5, 0),
+        (("SIGUSR1", "SIGTERM"), 15.0, 0),
+        (("SIGUSR1", "SIGUSR1", "SIGTERM", "SIGTERM"), 0.4, 0),
+        (("SIGHUP", "SIGTERM", "SIGTERM"), 15.0, 143),
     ],
 )
 def test_a_second_request_ends_the_process_at_once(signals: tuple[str, ...], later: float, code: int) -> None:

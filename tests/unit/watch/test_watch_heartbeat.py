@@ -1,4 +1,5 @@
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -6,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from mypt_dist.errors import ConfigError
-from mypt_dist.watch.heartbeat import health
+from mypt_dist.watch.heartbeat import health, last_heard
 from mypt_dist.watch.statuses import FOLDER, forget, publish, read_all, watch_folder, with_the_dead
 from mypt_dist.watch.verdict import GONE, RankStatus
 
@@ -42,6 +43,17 @@ def test_a_folder_without_a_heartbeat_is_not_alive_and_one_that_cannot_be_read_i
         health(tmp_path, 120, 0.0)
     with pytest.raises(ConfigError, match="is not the folder of a run"):
         health(tmp_path / "heartbeat.json", 120, 0.0)
+
+
+def test_of_a_folder_of_runs_the_one_that_was_heard_last_counts(tmp_path: Path) -> None:
+    assert last_heard(tmp_path) == tmp_path
+    assert last_heard(tmp_path / "none") == tmp_path / "none"
+    for age, name in enumerate(("second/run", "first", "first/deeper/than/runs")):
+        (tmp_path / name).mkdir(parents=True)
+        beat(tmp_path / name)
+        os.utime(tmp_path / name / "heartbeat.json", (age, age))
+    assert last_heard(tmp_path) == tmp_path / "first"
+    assert last_heard(tmp_path / "second/run") == tmp_path / "second/run"
 
 
 def test_a_health_check_has_an_exit_code_for_each_answer_and_loads_no_torch(tmp_path: Path) -> None:
