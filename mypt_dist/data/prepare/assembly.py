@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from mypt_dist.data.filters import Chain
 from mypt_dist.data.filters.duplicates import SketchTable
 from mypt_dist.data.prepare.documents import is_held_out
-from mypt_dist.data.prepare.journal import KEPT, REJECTS, Journal, Position
+from mypt_dist.data.prepare.journal import Journal, Position
 from mypt_dist.data.prepare.work import LeftOut, Outcome, Piece, Problems, place_of
 from mypt_dist.data.prepare.writer import SplitWriter
 
@@ -71,7 +71,7 @@ class Assembly:
             writer.go_on(after.splits[split])
 
     def _position(self, journal: Journal) -> Position:
-        sizes = journal.sizes()
+        kept, rejects = journal.sizes()
         return Position(
             identity=journal.identity,
             works=self.works,
@@ -81,8 +81,8 @@ class Assembly:
             text_bytes=self.taken[0].text_bytes,
             counts=dict(self.problems.counts),
             examples={kind: tuple(names) for kind, names in self.problems.examples.items()},
-            kept=sizes[KEPT],
-            rejects=sizes[REJECTS],
+            kept=kept,
+            rejects=rejects,
         )
 
     def _take_pieces(self, outcome: Outcome) -> None:

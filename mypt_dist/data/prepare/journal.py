@@ -44,8 +44,8 @@ class Position(Config):
     examples: dict[str, tuple[str, ...]]
     kept: Count
     """Bytes of ``kept.bin``."""
-    rejects: Count
-    """Bytes of ``rejects.jsonl``."""
+    rejects: Count | None
+    """Bytes of ``rejects.jsonl``; null where it is not wanted."""
 
 
 class Journal:
@@ -65,14 +65,17 @@ class Journal:
             found = validate(Position, read_json(path), str(path))
         except ConfigError:
             return None
-        sizes = {KEPT: found.kept, REJECTS: found.rejects}
-        sizes |= {shard.file: shard.bytes for split in found.splits.values() for shard in split.shards}
+        if found.identity != self.identity or (found.rejects is not None) != self._with_rejects:
+            return None
+        sizes = {KEPT: found.kept, REJECTS: found.rejects or 0}
+        for split, written in found.splits.items():
+            sizes |= written.files(split)
         is_there = all(size_of(self._folder / name) >= size for name, size in sizes.items())
-        return found if found.identity == self.identity and is_there else None
+        return found if is_there else None
 
     def open(self, after: Position | None) -> None:
         """Begin to write, behind what was there at a position. Raises `DataError`."""
-        sizes = {KEPT: after.kept if after else 0, REJECTS: after.rejects if after else 0}
+        sizes = {KEPT: after.kept if after else 0, REJECTS: (after and after.rejects) or 0}
         for name in (KEPT, REJECTS) if self._with_rejects else (KEPT,):
             with writing(self._folder / name):
                 self._files[name] = (self._folder / name).open("ab")
@@ -114,13 +117,13 @@ class Journal:
         """Whether it is time to put down a position. ``read``: bytes on disk that are done."""
         return read >= self._due
 
-    def sizes(self) -> dict[str, int]:
-        """Bytes of each file; all of them are on the disk."""
+    def sizes(self) -> tuple[int, int | None]:
+        """Bytes of the files of documents kept and rejected; all of them are on the disk."""
         for name, file in self._files.items():
             with writing(self._folder / name):
                 file.flush()
                 os.fsync(file.fileno())
-        return {name: self._files[name].tell() if name in self._files else 0 for name in (KEPT, REJECTS)}
+        return self._files[KEPT].tell(), self._files[REJECTS].tell() if self._with_rejects else None
 
     def save(self, position: Position) -> None:
         """A later run may go on from here."""

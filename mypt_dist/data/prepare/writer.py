@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from mypt_dist.config import Config
 from mypt_dist.data.companions import COMPANIONS, Companion
 from mypt_dist.data.entries import CompanionEntry, Count
-from mypt_dist.data.manifest import HEADER_BYTES, SPLITS, ShardEntry, SplitEntry, companion_name, dtype_for, shard_name
+from mypt_dist.data.manifest import SPLITS, ShardEntry, SplitEntry, companion_name, dtype_for, shard_name
 from mypt_dist.data.scan import FileScan
 from mypt_dist.data.shards import TOKENIZER_DIGITS, ShardHeader, little_endian
 from mypt_dist.errors import DataError
@@ -32,7 +32,14 @@ class OpenSplit(Config):
     shards: tuple[ShardEntry, ...]
     """Those that are finished."""
     open_tokens: Count
-    """In the shard after them. Its file may be longer: what is behind was not meant to stay."""
+    """In the shard after them."""
+    open_bytes: Count
+    """Of that shard. Its file may be longer: what is behind was not meant to stay."""
+
+    def files(self, split: str) -> dict[str, int]:
+        """What must be there, with its least size."""
+        open_shard = {shard_name(split, len(self.shards)): self.open_bytes} if self.open_tokens else {}
+        return {shard.file: shard.bytes for shard in self.shards} | open_shard
 
 
 class SplitWriter:
@@ -81,14 +88,13 @@ class SplitWriter:
             self._flush()
 
     def go_on(self, from_: OpenSplit) -> None:
-        """Take up what another writer, without companions, has left. Raises `DataError` where that is not there."""
+        """Take up what another writer, without companions, has left: all `OpenSplit.files`. Raises `DataError`."""
         self.tokens, self.documents, self.text_bytes = from_.tokens, from_.documents, from_.bytes
         self._entries = list(from_.shards)
-        kept = {self._folder / shard.file for shard in from_.shards}
         if from_.open_tokens:
-            self._shard = _Shard(self._folder, self._split, len(self._entries), (), self._bytes_of(from_.open_tokens))
+            self._shard = _Shard(self._folder, self._split, len(self._entries), (), from_.open_bytes)
             self._shard.go_on(self._header(self._shard_tokens), from_.open_tokens)
-            kept.add(self._folder / shard_name(self._split, len(self._entries)))
+        kept = {self._folder / name for name in from_.files(self._split)}
         with writing(self._folder / self._split):
             for path in set((self._folder / self._split).iterdir()) - kept:
                 path.unlink()
@@ -104,6 +110,7 @@ class SplitWriter:
             bytes=self.text_bytes,
             shards=tuple(self._entries),
             open_tokens=self._shard.tokens if self._shard else 0,
+            open_bytes=self._shard.size if self._shard else 0,
         )
 
     def close(self) -> SplitEntry:
@@ -137,9 +144,6 @@ class SplitWriter:
         self._entries.append(shard.finish(self._header(shard.tokens)))
         self._shard = None
 
-    def _bytes_of(self, tokens: int) -> int:
-        return HEADER_BYTES + tokens * self._dtype.itemsize
-
     def _header(self, tokens: int) -> bytes:
         fingerprint, size = self._tokenizer.fingerprint, self._tokenizer.vocab_size
         return ShardHeader(dtype_for(size), tokens, size, fingerprint[:TOKENIZER_DIGITS]).pack()
@@ -166,6 +170,11 @@ class _Shard:
     def go_on(self, header: bytes, tokens: int) -> None:
         """``tokens`` were kept. ``header``: see `begin`."""
         self._header, self.tokens = header, tokens
+
+    @property
+    def size(self) -> int:
+        """Bytes of tokens and header."""
+        return self._files[0].size
 
     def sync(self) -> None:
         for file in self._files:
@@ -209,7 +218,7 @@ class _HashedFile:
             # Closed by finish or by the writer; unbuffered, because what arrives is large.
             self.file: IO[bytes] = path.open("x+b" if kept_bytes is None else "r+b", buffering=0)
             if kept_bytes is not None:
-                self._cut(kept_bytes)
+                self.file.truncate(kept_bytes)
                 self._hash_again()
 
     def append(self, data: "bytes | memoryview[Any]") -> None:
@@ -223,12 +232,9 @@ class _HashedFile:
             self._write(data)
             self._hash_again()
 
-    def _cut(self, kept_bytes: int) -> None:
-        """Take away what is behind ``kept_bytes``."""
-        if os.fstat(self.file.fileno()).st_size < kept_bytes:
-            self.file.close()
-            raise DataError(f"{self._path} is shorter than it was when its preparation was broken off")
-        self.file.truncate(kept_bytes)
+    @property
+    def size(self) -> int:
+        return self._scan.bytes
 
     def _hash_again(self) -> None:
         self.file.seek(0)

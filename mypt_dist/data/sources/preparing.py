@@ -159,7 +159,7 @@ def _task(sources: Sources, key: str, out: Path, settings: PrepareSettings, opti
     filters = sources.file.filters if source.filters is None else source.filters
     files = _files(sources, key, options.fetched)
     rejects = options.rejects and inside(options.rejects, f"{key}.jsonl")
-    identity = _identity(files, settings, filters, with_rejects=rejects is not None)
+    identity = _identity(files, settings, filters)
     name = f"{key} of {sources.path.name}"
     return _Task(key, inside(out, key), files, name, settings, filters, rejects, identity)
 
@@ -178,15 +178,12 @@ def _files(sources: Sources, key: str, fetched: Path | None) -> list[InputFile]:
     return [InputFile(text.path, 0, size_of(text.path), text.packing, text.format) for text in texts]
 
 
-def _identity(
-    files: Sequence[InputFile], settings: PrepareSettings, filters: Sequence[Filter], *, with_rejects: bool
-) -> str:
+def _identity(files: Sequence[InputFile], settings: PrepareSettings, filters: Sequence[Filter]) -> str:
     """A hash of everything that decides the result, but for what is in files of the same name, size and date."""
     content: dict[str, Any] = {
         "tokenizer": settings.tokenizer,
         "settings": settings.content(),
         "filters": [each.model_dump(mode="json") for each in filters],
-        "rejects": with_rejects,
     }
     digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode())
     for file in files:
