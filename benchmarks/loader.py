@@ -15,6 +15,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -79,27 +80,31 @@ def seal(folder: Path) -> None:
     (folder / FILE).write_bytes(sealed.to_bytes())
 
 
-def loader_for(folder: Path) -> Callable[[int], object]:
-    """``step(position)`` of the dataset in ``folder``, with everything a run has but the thread ahead."""
+def loader_for(folder: Path, **data_section: Any) -> Callable[[int], object]:
+    """``step(position)`` of the data in ``folder``, with everything a run has but the thread ahead.
+
+    ``data_section``: what else stands in the ``data`` section of the run file.
+    """
     import torch
 
     from mypt_dist.data.config import DataConfig
     from mypt_dist.data.loader import BatchShape, Loader, Prefetch
+    from mypt_dist.data.mixture import with_mixture
     from mypt_dist.models.gpt import GPTConfig
     from mypt_dist.run.data import open_data
     from mypt_dist.training.config import TrainConfig
 
     model = GPTConfig(vocab_size=50304, context=CONTEXT, n_layer=1, n_head=1, n_embd=8)
-    data = open_data(DataConfig(path=folder), model)
+    data = open_data(with_mixture(DataConfig.model_validate({"path": folder, **data_section})), model)
     order = data.order(TrainConfig(steps=10, batch_size=BATCH), CONTEXT)
     shape = BatchShape(BATCH, BATCH, CONTEXT)
     loader = Loader(order, data.gather(50304), shape, device=torch.device("cpu"), ahead=Prefetch(0))
     return loader.step
 
 
-def ours(folder: Path, turns: Turns) -> None:
+def ours(folder: Path, turns: Turns, **data_section: Any) -> None:
     """Our batches."""
-    step = loader_for(folder)
+    step = loader_for(folder, **data_section)
     position, state = 0, "0" * 64
     going = turns.ready()
     while going:

@@ -33,15 +33,35 @@ Mypt = Callable[..., tuple[int, str, str]]
 @pytest.fixture(scope="session")
 def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Some 80 documents of byte tokens in several small shards, prepared by the real thing."""
+    out = tmp_path_factory.mktemp("prepared") / "data"
+    prepare_words(tmp_path_factory.mktemp("text"), out, seed=0, documents=80)
+    return out
+
+
+@pytest.fixture(scope="session")
+def mixture(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with three small datasets, ``code``, ``de`` and ``en``, and the mixture file that lists them."""
+    from mypt_dist.data.manifest import DatasetManifest
+
+    folder = tmp_path_factory.mktemp("mixture")
+    sources = []
+    for seed, (name, weight) in enumerate({"code": 0.2, "de": 0.5, "en": 0.3}.items(), start=1):
+        prepare_words(tmp_path_factory.mktemp(name), folder / name, seed=seed, documents=10 * seed)
+        fingerprint = DatasetManifest.read(folder / name).fingerprint
+        sources.append({"name": name, "path": name, "weight": weight, "fingerprint": fingerprint})
+    content = {"format": "mypt-mixture", "version": 1, "sources": sources}
+    (folder / "mixture.json").write_text(json.dumps(content))
+    return folder
+
+
+def prepare_words(text: Path, out: Path, *, seed: int, documents: int) -> None:
+    """A dataset of byte tokens in ``out``, from so many documents that are written to ``text``."""
     from mypt_dist.data.prepare import PrepareSettings, prepare
 
-    folder = tmp_path_factory.mktemp("text")
-    words = random.Random(0)
-    for number in range(80):
-        (folder / f"{number:03}.txt").write_text(" ".join(words.choices(WORDS, k=words.randint(20, 400))))
-    out = tmp_path_factory.mktemp("prepared") / "data"
-    prepare([str(folder)], out, PrepareSettings(tokenizer="byte", val_fraction=0.1, shard_tokens=30_000))
-    return out
+    words = random.Random(seed)
+    for number in range(documents):
+        (text / f"{number:03}.txt").write_text(" ".join(words.choices(WORDS, k=words.randint(20, 400))))
+    prepare([str(text)], out, PrepareSettings(tokenizer="byte", val_fraction=0.1, shard_tokens=30_000))
 
 
 @pytest.fixture

@@ -56,6 +56,8 @@ def show(path: Run, as_json: JsonOption = False) -> None:
         "written by": f"{manifest.world_size} ranks ({manifest.engine.get('name')})",
         "code": f"{manifest.code.get('version')} {manifest.code.get('commit') or ''}",
         "model": json.dumps(manifest.run.get("model")),
+        "sources": json.dumps(manifest.sources),
+        "weights": json.dumps(manifest.data.get("stretches")),
         "metrics": ", ".join(f"{name} {value:.4g}" for name, value in sorted(manifest.metrics.items())),
         "health": "ok" if manifest.healthy else "unhealthy: not one to go back to",
         "canary": f"loss {float.fromhex(manifest.canary.loss):.6g} of {manifest.canary.batch}"

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from mypt_dist.cli import data_import, data_rewrite, data_views, fetch, prepare
+from mypt_dist.cli import data_coverage, data_import, data_rewrite, data_views, fetch, prepare
 from mypt_dist.cli.data_output import Dataset, print_manifest
 from mypt_dist.cli.tables import JsonOption, print_json, print_table
 
@@ -57,3 +57,4 @@ app.command()(data_rewrite.split)
 app.command()(data_views.stats)
 app.command()(data_views.diff)
 app.command()(data_views.lineage)
+app.command()(data_coverage.coverage)

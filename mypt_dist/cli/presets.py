@@ -32,10 +32,11 @@ def show(name: Annotated[str, typer.Argument(help="A preset's name, such as smal
 
 def schema(
     what: Annotated[
-        Literal["run", "preset", "manifest", "dataset", "sources"], typer.Argument(help="Of which file.")
+        Literal["run", "preset", "manifest", "dataset", "mixture", "sources"], typer.Argument(help="Of which file.")
     ] = "run",
 ) -> None:
-    """Print the JSON Schema of a run file, a preset, a checkpoint's manifest, a dataset's, or a sources file."""
+    """Print the JSON Schema of a run file, a preset, a manifest of a checkpoint or dataset, a mixture or a sources
+    file."""
     from mypt_dist.run.schema import json_schema
 
     print_json(json_schema(what))

@@ -1,6 +1,6 @@
 """The micro-batches of any step for one rank, gathered and moved ahead of time."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -10,6 +10,7 @@ from torch import Tensor
 
 from mypt_dist.data.ahead import WorkAhead
 from mypt_dist.data.batch import IGNORE, Batch
+from mypt_dist.data.course import End
 from mypt_dist.data.order import Order, Samples, chain
 from mypt_dist.data.stream import TokenStream
 
@@ -93,17 +94,15 @@ class TokenGather:
         impossible token.
         """
         block = np.empty((len(samples), context + 1), dtype=np.int64)
-        if len(self._streams) == 1:
-            skipped = self._gather(self._streams[0], samples.start, block)
-            self._streams[0].check(block, self._vocab_size)
-        else:
-            skipped = []
+        starts, rows = self._by_stream(samples)
+        skipped: list[int] = []
+        for number, stream in enumerate(self._streams):
+            for row, blocks in stream.gather(starts[number], block, rows[number]).items():
+                skipped.append(row)
+                self.damaged.update(blocks)
+        if block.max(initial=0) >= self._vocab_size:
             for number, stream in enumerate(self._streams):
-                rows = np.flatnonzero(samples.source == number)
-                part = np.empty((len(rows), context + 1), dtype=np.int64)
-                skipped += rows[self._gather(stream, samples.start[rows], part)].tolist()
-                stream.check(part, self._vocab_size)
-                block[rows] = part
+                stream.check(block[rows[number]], self._vocab_size)
         tokens = torch.from_numpy(block)
         inputs, labels = tokens[:, :-1], tokens[:, 1:]
         if skipped:
@@ -112,12 +111,17 @@ class TokenGather:
         segments = None if self._document_end is None else segments_of(inputs, self._document_end)
         return Batch(inputs, labels, (len(samples) - len(skipped)) * context, segments)
 
-    def _gather(self, stream: TokenStream, starts: NDArray[np.int64], out: NDArray[np.int64]) -> list[int]:
-        """The rows that touch damaged blocks."""
-        skipped = stream.gather(starts, out)
-        for blocks in skipped.values():
-            self.damaged.update(blocks)
-        return list(skipped)
+    def _by_stream(self, samples: Samples) -> tuple[list[list[int]], list[Sequence[int]]]:
+        """Where the windows of each stream start, and which of ``samples`` they are."""
+        if len(self._streams) == 1:
+            return [samples.start.tolist()], [range(len(samples))]
+        starts: list[list[int]] = [[] for _ in self._streams]
+        rows: list[list[int]] = [[] for _ in self._streams]
+        # Plain Python: a step has few windows, and NumPy's calls cost more than they do here.
+        for row, (source, start) in enumerate(zip(samples.source.tolist(), samples.start.tolist(), strict=True)):
+            starts[source].append(start)
+            rows[source].append(row)
+        return starts, list(rows)
 
     def num_bytes(self, batches: Sequence[Batch]) -> int:
         """UTF-8 bytes that the learned labels of host ``batches`` stand for: what bits per byte are counted in."""
@@ -156,17 +160,25 @@ class Loader:
         """This rank's part of the step that starts at sample ``position``. Raises `DataError`."""
         if self._prefetch == 0:
             return self._build(position)
-        per_step = self._shape.per_step
-        return self._ahead.result(position, [position + ahead * per_step for ahead in range(1, self._prefetch + 1)])
+        ahead = (position + number * self._shape.per_step for number in range(1, self._prefetch + 1))
+        return self._ahead.result(position, [later for later in ahead if not self.exhausted(later)])
 
     @property
     def context(self) -> int:
         """Targets of one sample."""
         return self._shape.context
 
-    def epochs(self, position: int) -> Mapping[str, float]:
-        """How often each source has been read at sample ``position``."""
-        return self._order.epochs(position)
+    def exhausted(self, position: int) -> End | None:
+        """Why there is no whole step at sample ``position``; None where there is one."""
+        end = self._order.course.end
+        return end if end and position + self._shape.per_step > end.sample else None
+
+    def metrics(self, position: int) -> dict[str, float]:
+        """``data/tokens/NAME`` and ``data/epoch/NAME``: what each source has given at sample ``position``."""
+        positions = self._order.positions(position)
+        tokens = {f"data/tokens/{name}": place["tokens"] for name, place in positions.items()}
+        epochs = {f"data/epoch/{name}": place["epochs"] for name, place in positions.items() if "epochs" in place}
+        return {**tokens, **epochs}
 
     def close(self) -> None:
         """Stop gathering ahead."""
@@ -191,9 +203,14 @@ class Loader:
         if not first <= position <= first + len(chunk) - per_step:
             # After a seek just what is asked for, then more and more: a start is quick, and going on is cheap.
             going_on = position == first + len(chunk)
-            steps = max(1, min(2 * len(chunk), CHUNK) // per_step) if going_on else 1
+            steps = max(1, min(2 * len(chunk), CHUNK, self._left(position)) // per_step) if going_on else 1
             first, chunk = self._chunk = (position, self._order.samples(position, steps * per_step))
         return chunk[position - first : position - first + per_step]
+
+    def _left(self, position: int) -> int:
+        """Samples from ``position`` to the end of the order, if it has one."""
+        end = self._order.course.end
+        return end.sample - position if end else CHUNK
 
     def _move(self, batch: Batch) -> Batch:
         if self._device.type == "cpu":

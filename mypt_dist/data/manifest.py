@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import numpy as np
-from pydantic import Field, StrictStr
+from pydantic import AfterValidator, Field, StrictStr, WithJsonSchema
 
 from mypt_dist.config import Config, read_json, validate
 from mypt_dist.data.blocks import DIGITS, blocks_of
@@ -30,6 +30,22 @@ FOREIGN_HINT = "What another program wrote is read where it lies after: mypt dat
 Dtype = Literal["uint16", "uint32"]
 
 
+def _spelled(text: str) -> str:
+    """``text``, if `bytes.hex` spells it so. Megabytes of it: a pattern would take longer than all the rest."""
+    try:
+        right = bytes.fromhex(text).hex() == text and len(text) % DIGITS == 0 and text
+    except ValueError:
+        right = False
+    if not right:
+        raise ValueError(f"must be {DIGITS} hexadecimal digits for each block")
+    return text
+
+
+Crcs = Annotated[
+    str, AfterValidator(_spelled), WithJsonSchema({"type": "string", "pattern": f"^([0-9a-f]{{{DIGITS}}})+$"})
+]
+
+
 class ShardEntry(Sparse):
     """One shard, as the manifest lists it."""
 
@@ -40,7 +56,7 @@ class ShardEntry(Sparse):
     tokens: Annotated[int, Field(gt=0, strict=True)]
     sha256: Sha256
     """Of the whole file, header included."""
-    crc32: Annotated[str, Field(pattern=r"^([0-9a-f]{8})+$")] | None = None
+    crc32: Crcs | None = None
     """Of each block of 1 MiB, one after the other. Datasets prepared before there were any have none."""
     offset: Count | None = None
     """Bytes before the tokens of a file that is read in place; null: it is a shard of ours, with its header."""

@@ -1,4 +1,4 @@
-"""Which tokens are sample *n* of a run? A pure function of seed, sources and weights; a position is one integer.
+"""Which tokens are sample *n* of a run? A pure function of seed, sources and course; a position is one integer.
 
 Sample numbers run over the whole life of a run and over all ranks. `Order.samples` maps them to windows of token
 streams in O(batch) time and memory wherever it starts, so a rank's share of a step is a slice, a resume is an integer,
@@ -13,7 +13,7 @@ from typing import Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from mypt_dist.data.interleave import interleave
+from mypt_dist.data.course import Course, lay_out
 from mypt_dist.data.permute import UIntArray, derive_key, permute
 
 IntArray: TypeAlias = NDArray[np.int64]
@@ -21,6 +21,9 @@ Shuffle: TypeAlias = Literal["full", "blocks"]
 
 BLOCK = 1024
 """Windows of a block in the ``blocks`` shuffle: a few megabytes that a disk reads in one go."""
+
+GONE = -1
+"""Instead of the number of a source that the run no longer has."""
 
 GENESIS = "0" * 64
 """The audit hash before the first step."""
@@ -33,6 +36,7 @@ class SourceShape:
     name: str
     tokens: int
     weight: float = 1.0
+    """Where no course says otherwise."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,16 +80,38 @@ class Samples:
 class Order:
     """The order of the data of one run."""
 
-    def __init__(self, sources: Sequence[SourceShape], *, context: int, seed: int, shuffle: Shuffle = "full") -> None:
+    def __init__(
+        self,
+        sources: Sequence[SourceShape],
+        *,
+        context: int,
+        seed: int,
+        shuffle: Shuffle = "full",
+        course: Course | None = None,
+    ) -> None:
+        """``course``: of the mixture; none: the sources' weights hold from the first sample to the last."""
         self._sources = tuple(sources)
         self._windows = [Windows.of(source.tokens, context) for source in sources]
-        self._interleave = interleave([source.weight for source in sources])
-        self._shuffle = shuffle
-        self._seed = seed
+        self._course = course or lay_out({source.name: source.weight for source in sources})
+        self._context, self._seed, self._shuffle = context, seed, shuffle
+        number = {source.name: j for j, source in enumerate(sources)}
+        self._known = [np.array([number.get(name, GONE) for name in s.quota]) for s in self._course.stretches]
+        self._before = [np.array([s.before[name] for name in s.quota]) for s in self._course.stretches]
+
+    @property
+    def course(self) -> Course:
+        """From which sample on which weights hold."""
+        return self._course
+
+    @property
+    def first_known(self) -> int:
+        """The first sample from which on all come from sources that the run still has; 0 unless some were removed."""
+        gone = [j for j, known in enumerate(self._known) if (known == GONE).any()]
+        return self._course.stretches[gone[-1] + 1].first if gone else 0
 
     def samples(self, first: int, count: int) -> Samples:
         """Samples ``first`` … ``first + count - 1`` of the run."""
-        source, number = self._interleave.locate(np.arange(first, first + count, dtype=np.int64))
+        source, number = self._turns(first, first + count)
         epoch, window, start = (np.empty_like(number) for _ in range(3))
         for j, windows in enumerate(self._windows):
             mine = np.flatnonzero(source == j)
@@ -99,13 +125,36 @@ class Order:
 
     def consumed(self, samples: int) -> dict[str, int]:
         """How many of the first ``samples`` samples came from each source."""
-        counts = self._interleave.consumed(samples)
-        return {source.name: count for source, count in zip(self._sources, counts, strict=True)}
+        counts = self._course.consumed(samples)
+        return {source.name: counts.get(source.name, 0) for source in self._sources}
 
     def epochs(self, samples: int) -> dict[str, float]:
         """How often each source has been read after ``samples`` samples."""
         lengths = {s.name: w.count for s, w in zip(self._sources, self._windows, strict=True)}
         return {name: count / lengths[name] for name, count in self.consumed(samples).items()}
+
+    def positions(self, samples: int) -> dict[str, dict[str, float]]:
+        """Samples and tokens of each source that ever was, after ``samples`` samples, with epochs where it still is."""
+        epochs = self.epochs(samples)
+        return {
+            name: {
+                "samples": count,
+                "tokens": count * self._context,
+                **({"epochs": epochs[name]} if name in epochs else {}),
+            }
+            for name, count in {**dict.fromkeys(epochs, 0), **self._course.consumed(samples)}.items()
+        }
+
+    def _turns(self, first: int, end: int) -> tuple[IntArray, IntArray]:
+        """Samples ``first`` … ``end - 1`` to their sources and to their numbers within the source."""
+        parts = []
+        for j, begin, behind in self._course.cut(first, end):
+            stretch = self._course.stretches[j]
+            turn, number = stretch.turns.locate(np.arange(begin - stretch.first, behind - stretch.first))
+            parts.append((self._known[j][turn], self._before[j][turn] + number))
+        source, number = parts[0] if len(parts) == 1 else map(np.concatenate, zip(*parts, strict=True))
+        assert GONE not in source, "nobody asks for samples of sources that were removed"
+        return source, number
 
     def _place(self, place: IntArray, count: int, key: UIntArray) -> IntArray:
         return permute(place, count, key) if self._shuffle == "full" else _permute_blocks(place, count, key)

@@ -30,12 +30,12 @@ class ShardTokens:
         self.width, self.begin = view.dtype.itemsize, entry.begin
         self._dtype = view.dtype
         self._files = files
-        self._crcs = list(checksums(entry.crc32)) if entry.crc32 is not None else []
+        self._crcs = checksums(entry.crc32 or "")
         # A plain view of the map: slicing np.memmap itself costs microseconds of Python each time.
         self.view: NDArray[Any] | None = np.asarray(view) if reader == "memmap" else None
-        self.state = bytearray([UNSEEN if self._crcs else RIGHT]) * blocks_of(entry.bytes)
+        self.state = bytearray([UNSEEN if len(self._crcs) else RIGHT]) * blocks_of(entry.bytes)
         """Of each block; one byte each, so that asking costs tens of nanoseconds."""
-        self.settled = not self._crcs
+        self.settled = not len(self._crcs)
         """Whether every block is `RIGHT`, so that nobody has to ask."""
 
     def __len__(self) -> int:

@@ -74,12 +74,13 @@ class TokenStream:
     def __len__(self) -> int:
         return self._ends[-1] if self._shards else 0
 
-    def gather(self, starts: NDArray[np.int64], out: NDArray[np.int64]) -> dict[int, list[str]]:
-        """Copy ``out.shape[1]`` tokens from each of ``starts`` (n,) into the rows of ``out`` (n, T).
+    def gather(
+        self, starts: Sequence[int], out: NDArray[np.int64], rows: Iterable[int] | None = None
+    ) -> dict[int, list[str]]:
+        """Copy ``out.shape[1]`` tokens from each of ``starts`` into rows of ``out`` (n, T): ``rows``, or all in turn.
 
         Returns the rows that hold `FILLER` instead because they touch damaged blocks, and those blocks, as
-        ``source:file:block``. Raises `DataError`, also for a damaged
-        block unless such are skipped.
+        ``source:file:block``. Raises `DataError`, also for a damaged block unless such are skipped.
         """
         length = out.shape[1]
         if not len(starts):
@@ -89,7 +90,7 @@ class TokenStream:
         if view is None or length * width > BLOCK_BYTES:
             # Read, not mapped; or so long that a block between the first and the last is to be looked at, too.
             first_end = -1
-        for number, (row, start) in enumerate(zip(out, starts.tolist(), strict=True)):
+        for number, start in zip(range(len(starts)) if rows is None else rows, starts, strict=True):
             end = start + length
             if end <= first_end and (
                 settled
@@ -97,9 +98,9 @@ class TokenStream:
                     state[(before + start * width) >> BLOCK_BITS] or state[(before - 1 + end * width) >> BLOCK_BITS]
                 )
             ):
-                row[:] = view[start:end]  # type: ignore[index]  # first_end says so
-            elif blocks := self._copy(start, row):
-                row[:] = FILLER
+                out[number] = view[start:end]  # type: ignore[index]  # first_end says so
+            elif blocks := self._copy(start, out[number]):
+                out[number] = FILLER
                 skipped[number] = blocks
         return skipped
 

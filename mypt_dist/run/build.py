@@ -3,7 +3,7 @@
 import logging
 import os
 import signal
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +13,8 @@ import torch
 from mypt_dist import log as logs
 from mypt_dist.checkpoint import Checkpoint, CheckpointStore, RunLock, fill_from_mirror, mirrored
 from mypt_dist.data import lineage
+from mypt_dist.data.coverage import Progress, coverage_of
+from mypt_dist.data.curriculum import Measure
 from mypt_dist.data.loader import BatchShape, EvalWindows, Loader, Prefetch
 from mypt_dist.data.order import Order
 from mypt_dist.data.permute import derive_key
@@ -27,6 +29,7 @@ from mypt_dist.run.canary import CanaryBatch
 from mypt_dist.run.checkpointing import Checkpointing
 from mypt_dist.run.config import RunConfig
 from mypt_dist.run.console import RunView
+from mypt_dist.run.coverage import judge_coverage
 from mypt_dist.run.damage import damage_book
 from mypt_dist.run.data import RunData, open_data
 from mypt_dist.run.main_rank import before_ranks_meet, on_main
@@ -34,12 +37,12 @@ from mypt_dist.run.observer import RunObserver
 from mypt_dist.run.plan.watch import memory_watch
 from mypt_dist.run.provenance import code_version
 from mypt_dist.run.record import RunRecord, told
-from mypt_dist.run.resume import changed_settings, check_changes, completed
+from mypt_dist.run.resume import changed_content, changed_settings, check_changes, completed, past_of
 from mypt_dist.run.same_start import require_same_start, start_facts
 from mypt_dist.run.saving import run_saving
 from mypt_dist.run.watching import RunWatch
 from mypt_dist.training.damage import together
-from mypt_dist.training.evaluate import evaluate
+from mypt_dist.training.evaluate import evaluate_all
 from mypt_dist.training.loop import Trainer
 from mypt_dist.training.signals import STOP, ControlFiles, StopRequest
 from mypt_dist.training.state import TrainState
@@ -76,9 +79,10 @@ class Parts:
     """What training needs of model and data, before and after the engine has prepared them."""
 
     trainable: Trainable
-    order: Order
+    shape: BatchShape
     loader: Loader
-    windows: EvalWindows
+    evaluations: Mapping[str, EvalWindows]
+    """By the prefix of their metrics."""
     canary: CanaryBatch
     flops_per_token: int
     parameters: int
@@ -95,9 +99,7 @@ def train(config: RunConfig, *, allow_changes: Sequence[str] = ()) -> Outcome:
         stack.enter_context(stop.listening())
         # What can be refused without a process group is refused before one: all ranks see the same files.
         with before_ranks_meet():
-            data = open_data(config.data, config.model)
-            config = config.model_copy(update={"model": config.model.with_vocabulary(data.tokenizer.vocab_size)})
-            batch_shape(config.train, config.model.context, 0, promised_ranks(os.environ))
+            config, data = _opened(config)
 
         engine = _connect(config, watch)
         stack.callback(engine.close)
@@ -111,9 +113,9 @@ def train(config: RunConfig, *, allow_changes: Sequence[str] = ()) -> Outcome:
         on_main(engine, lambda: fill_from_mirror(store.root, config.checkpoints))
         found = store.latest(on_corrupt=config.checkpoints.on_corrupt)
         changes = _agree_on_changes(config, data, found, allow_changes)
-        shape = batch_shape(config.train, config.model.context, engine.rank, engine.size)
+        order = _order(config, data, found, engine)
         memory = memory_watch(config, engine.topology, engine.device.type) if engine.is_main else None
-        parts = _build(config, data, engine, shape, watch)
+        parts = _build(config, data, order, engine, watch)
         stack.callback(parts.loader.close)
 
         record = RunRecord(config, engine, data, parts.parameters)
@@ -124,14 +126,16 @@ def train(config: RunConfig, *, allow_changes: Sequence[str] = ()) -> Outcome:
             trainable=parts.trainable,
             describe={**_description(config, data), "lock_token": lock.token},
             tokenizer=data.tokenizer.state(),
-            positions=lambda samples: _positions(parts.order, samples),
+            positions=order.positions,
+            past=order.course.past,
             tracker_ids=record.tracker_ids,
             canary=parts.canary.sing,
             memory=memory.record if memory else lambda: None,
             damage=damage.to_json,
         )
         # Laid out before the state is loaded: throw-away passes must find throw-away moments.
-        parts.trainable.settle(torch.zeros((shape.micro_batch, shape.context), dtype=torch.int64, device=engine.device))
+        tokens = (parts.shape.micro_batch, parts.shape.context)
+        parts.trainable.settle(torch.zeros(tokens, dtype=torch.int64, device=engine.device))
         watch.enter("restore")
         state = _first_state(found, checkpointing, parts.canary, config.train.seed)
         checkpointing.note_changes(changes)
@@ -147,9 +151,7 @@ def train(config: RunConfig, *, allow_changes: Sequence[str] = ()) -> Outcome:
             engine=engine,
             trainable=parts.trainable,
             loader=parts.loader,
-            evaluate=lambda: (
-                evaluate(engine, parts.trainable.module, parts.windows, stop.stopping) if len(parts.windows) else {}
-            ),
+            evaluate=lambda: evaluate_all(engine, parts.trainable.module, parts.evaluations, stop.stopping),
             saving=saving,
             observer=observer,
             stop=stop,
@@ -161,8 +163,17 @@ def train(config: RunConfig, *, allow_changes: Sequence[str] = ()) -> Outcome:
         )
         with watch.training(state.step):
             state, wish = trainer.fit(state)
-        record.ended(state, wish)
+        record.ended(state, wish, parts.loader.exhausted(state.samples))
         return Outcome(state, config.train.steps, config.folder, wish.signal_number)
+
+
+def _opened(config: RunConfig) -> tuple[RunConfig, RunData]:
+    """The datasets of a run, and the run as they settle it. Raises `ConfigError` and `DataError`."""
+    config = config.with_sources()
+    data = open_data(config.data, config.model, config.evaluation)
+    config = config.model_copy(update={"model": config.model.with_vocabulary(data.tokenizer.vocab_size)})
+    batch_shape(config.train, config.model.context, 0, promised_ranks(os.environ))
+    return config, data
 
 
 def _connect(config: RunConfig, watch: RunWatch) -> Engine:
@@ -193,8 +204,9 @@ def _take_folder(folder: Path, engine: Engine, watch: RunWatch, stop: StopReques
     return lock
 
 
-def _build(config: RunConfig, data: RunData, engine: Engine, shape: BatchShape, watch: RunWatch) -> Parts:
+def _build(config: RunConfig, data: RunData, order: Order, engine: Engine, watch: RunWatch) -> Parts:
     watch.enter("model")
+    shape = batch_shape(config.train, config.model.context, engine.rank, engine.size)
     torch.manual_seed(config.train.seed)
     model = config.model.build()
     flops, parameters = model.flops_per_token(shape.context), sum(p.numel() for p in model.parameters())
@@ -211,14 +223,15 @@ def _build(config: RunConfig, data: RunData, engine: Engine, shape: BatchShape, 
     )
     trainable = engine.prepare(model, optimizer, recipe)
     vocab_size = _vocab_size(config.model)
-    order = data.order(config.train, shape.context)
     gather = data.gather(vocab_size)
     ahead = Prefetch(config.data.prefetch, config.data.read_timeout_s)
     loader = Loader(order, gather, shape, device=engine.device, ahead=ahead)
-    windows = data.evaluation(shape, vocab_size, config.train.eval_windows)
-    first = together(engine, lambda: gather.batch(order.samples(0, 1), shape.context), "the first window")
+    evaluations = data.evaluations(shape, vocab_size, config.train.eval_windows)
+    first = together(
+        engine, lambda: gather.batch(order.samples(order.first_known, 1), shape.context), "the first window"
+    )
     canary = CanaryBatch(first, trainable, engine, config.train.precision)
-    return Parts(trainable, order, loader, windows, canary, flops, parameters)
+    return Parts(trainable, shape, loader, evaluations, canary, flops, parameters)
 
 
 def _first_state(found: Checkpoint | None, checkpointing: Checkpointing, canary: CanaryBatch, seed: int) -> TrainState:
@@ -250,8 +263,7 @@ def _agree_on_changes(
         return {}
     manifest = found.manifest
     changes = changed_settings(without_url_secrets(completed(manifest.run)), told(config))
-    if manifest.data["fingerprint"] != data.fingerprint:
-        changes["data"] = (manifest.data["fingerprint"], data.fingerprint)
+    changes |= changed_content(manifest.data, {name: one.fingerprint for name, one in data.manifests.items()})
     check_changes(changes, allowed, data.kept_versions(manifest.data))
     for key, (before, now) in changes.items():
         log.info("changed since the checkpoint: %s: %r -> %r", key, before, now)
@@ -260,11 +272,23 @@ def _agree_on_changes(
     return changes
 
 
+def _order(config: RunConfig, data: RunData, found: Checkpoint | None, engine: Engine) -> Order:
+    """The order of the data behind ``found``. Raises `ConfigError` where it reads less than the run file wants."""
+    train, context = config.train, config.model.context
+    done = Progress(found.manifest.step, found.manifest.samples) if found else Progress()
+    samples = done.samples + max(0, train.steps - done.step) * train.batch_size
+    order = data.order(train, context, past_of(found.manifest) if found else None, samples)
+    tokens = {name: manifest.splits.train.tokens for name, manifest in data.manifests.items()}
+    coverage = coverage_of(order.course, Measure(train.batch_size, context), tokens, train.steps, done)
+    judge_coverage(coverage, config.data, tell=engine.is_main)
+    return order
+
+
 def _description(config: RunConfig, data: RunData) -> dict[str, object]:
     sources = {
         name: {
             "path": scrub(str(source.path)),
-            "weight": source.weight,
+            "weight": data.config.own_weights()[name],
             "fingerprint": data.manifests[name].fingerprint,
             "lineage": lineage.summary(data.manifests[name]),
         }
@@ -276,11 +300,6 @@ def _description(config: RunConfig, data: RunData) -> dict[str, object]:
         "data": {"fingerprint": data.fingerprint, "tokenizer": data.tokenizer.fingerprint, "sources": sources},
         "code": code_version(),
     }
-
-
-def _positions(order: Order, samples: int) -> dict[str, object]:
-    epochs = order.epochs(samples)
-    return {name: {"samples": n, "epochs": epochs[name]} for name, n in order.consumed(samples).items()}
 
 
 def _vocab_size(model: ModelConfig) -> int:

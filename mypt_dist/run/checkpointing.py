@@ -12,6 +12,7 @@ from torch import Tensor
 
 from mypt_dist.checkpoint import Canary, Checkpoint, CheckpointStore, Manifest, Receipt, Segment, Share
 from mypt_dist.checkpoint.layout import rank_state_name
+from mypt_dist.data.course import Past
 from mypt_dist.engine import Engine, LocalTensor, StateReader, Trainable, rng_state, set_rng_state
 from mypt_dist.errors import CheckpointError, NumericError
 from mypt_dist.run.canary import engine_entry
@@ -35,7 +36,7 @@ class Checkpointing:
     trainable: Trainable
     describe: Mapping[str, Any]
     tokenizer: Mapping[str, Any]
-    positions: Callable[[int], dict[str, Any]]
+    positions: Callable[[int], Mapping[str, Any]]
     """Where a run of so many samples stands in every source."""
     tracker_ids: Callable[[], dict[str, str]]
     canary: Callable[[], Canary]
@@ -44,6 +45,8 @@ class Checkpointing:
     """What was predicted and measured of it, once it was."""
     damage: Callable[[], dict[str, JSON]] = dict
     """Damaged data that was skipped."""
+    past: Callable[[int], Past] = Past
+    """Which weights have held so far, after so many samples."""
     changes: list[dict[str, JSON]] = field(default_factory=list)
 
     @property
@@ -106,7 +109,7 @@ class Checkpointing:
             tokens=state.tokens,
             samples=state.samples,
             order_hash=state.order_hash,
-            sources=self.positions(state.samples),
+            sources=dict(self.positions(state.samples)),
             world_size=self.engine.size,
             engine=engine_entry(self.engine),
             tracker=self.tracker_ids(),
@@ -118,8 +121,16 @@ class Checkpointing:
             canary=canary,
             files=written.files,
             tensors=written.tensors,
-            **{**self.describe, "data": {**self.describe["data"], "damage": self.damage()}},
+            **{**self.describe, "data": {**self.describe["data"], **self._data(state)}},
         )
+
+    def _data(self, state: TrainState) -> dict[str, JSON]:
+        """What the manifest says of the data that changes while the run goes on."""
+        stretches = self.past(state.samples).stretches
+        return {
+            "damage": self.damage(),
+            "stretches": [{"first": first, "quota": dict(quota)} for first, quota in stretches],
+        }
 
     def note_changes(self, changes: Mapping[str, tuple[Any, Any]]) -> None:
         """Record settings that differ from the loaded checkpoint's in all manifests to come."""

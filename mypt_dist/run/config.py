@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 from mypt_dist.checkpoint import CheckpointConfig
 from mypt_dist.config import Config, SafeName, SafePath, inside, load_mapping, validate
-from mypt_dist.data.config import DataConfig
+from mypt_dist.data.config import DataConfig, EvaluationConfig
+from mypt_dist.data.mixture import with_mixture
 from mypt_dist.models import ModelConfig, any_model
 from mypt_dist.optim import OptimizerConfig, any_optimizer
 from mypt_dist.optim.adamw import AdamWConfig
@@ -46,6 +47,7 @@ class RunConfig(Config):
     data: DataConfig
     optimizer: AnyOptimizer = AdamWConfig()
     train: TrainConfig
+    evaluation: EvaluationConfig = EvaluationConfig()
     checkpoints: CheckpointConfig = CheckpointConfig()
     trackers: tuple[AnyTracker, ...] = (MlflowConfig(),)
     """Where numbers are shipped to, besides ``metrics.jsonl``."""
@@ -54,7 +56,11 @@ class RunConfig(Config):
     @classmethod
     def load(cls, name: str, overrides: Sequence[str] = ()) -> "RunConfig":
         """Read a run file or preset. Raises one `ConfigError` that lists every problem."""
-        return validate(cls, load_mapping(name, overrides), name)
+        return validate(cls, load_mapping(name, overrides), name).with_sources()
+
+    def with_sources(self) -> "RunConfig":
+        """The same with the sources of its mixture file, if ``data.path`` leads to one. Raises `ConfigError`."""
+        return self.model_copy(update={"data": with_mixture(self.data)})
 
     @property
     def folder(self) -> Path:

@@ -56,11 +56,9 @@ class RunView:
             if self._progress and self._task is not None:
                 self._progress.update(self._task, loss=f"loss {metrics['train/loss']:.3f}")
             log.info("%s", self._training_line(state, metrics))
-        elif "val/loss" in metrics:
-            bpb = f"  bpb {metrics['val/bpb']:.3f}" if "val/bpb" in metrics else ""
-            log.info(
-                "step %d  validation: loss %.4f  ppl %.1f%s", state.step, metrics["val/loss"], metrics["val/ppl"], bpb
-            )
+        for prefix in sorted(name.removesuffix("/loss") for name in metrics if name.endswith("/loss")):
+            if prefix != "train":
+                log.info("step %d  validation%s", state.step, _validation(prefix, metrics))
 
     def _training_line(self, state: TrainState, metrics: Mapping[str, float]) -> str:
         grad = f"grad {metrics['train/grad_norm']:.2f}" if "train/grad_norm" in metrics else "skipped"
@@ -87,3 +85,12 @@ class RunView:
             TimeRemainingColumn(),
             console=self._console,
         )
+
+
+def _validation(prefix: str, metrics: Mapping[str, float]) -> str:
+    """What was measured on one set of windows."""
+    name = prefix.removeprefix("val").removeprefix("/")
+    bpb = f"  bpb {metrics[f'{prefix}/bpb']:.3f}" if f"{prefix}/bpb" in metrics else ""
+    return (
+        f"{f' {name}' if name else ''}: loss {metrics[f'{prefix}/loss']:.4f}  ppl {metrics[f'{prefix}/ppl']:.1f}{bpb}"
+    )

@@ -1,14 +1,18 @@
 """The datasets of a run, opened and checked against each other and the model."""
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from mypt_dist.data.config import DataConfig, SourceConfig
+from mypt_dist.data.config import METRICS, DataConfig, EvaluationConfig, SourceConfig
+from mypt_dist.data.course import Past
+from mypt_dist.data.curriculum import Measure, check_limits, course_of, planned
 from mypt_dist.data.loader import BatchShape, EvalWindows, TokenGather
 from mypt_dist.data.manifest import SPLITS, DatasetManifest
-from mypt_dist.data.order import Order, SourceShape
+from mypt_dist.data.mixture import read_source
+from mypt_dist.data.order import Order, SourceShape, Windows
 from mypt_dist.data.stream import Reading, TokenStream, require_window
 from mypt_dist.data.versions import kept_version
 from mypt_dist.errors import ConfigError
@@ -25,8 +29,12 @@ class RunData:
     manifests: Mapping[str, DatasetManifest]
     tokenizer: Tokenizer
     train: tuple[TokenStream, ...]
-    validation: tuple[TokenStream, ...]
-    """Of the sources that have a validation split."""
+    validation: Mapping[str, TokenStream]
+    """Of the sources whose validation split has a window, by name."""
+    sets: Mapping[str, tuple[TokenStream, int]]
+    """What is measured alone, by name: tokens, and how many windows at most; 0 for as many as of all together."""
+    measured: Mapping[str, DatasetManifest]
+    """Of the datasets that serve for that alone."""
 
     @property
     def fingerprint(self) -> str:
@@ -50,35 +58,39 @@ class RunData:
                 remedies.append(f"{key}={kept}")
         return remedies
 
-    def order(self, train: TrainConfig, context: int) -> Order:
-        """The order of the training data. Raises `ConfigError` where a cap on epochs cannot be kept."""
-        shapes = [
-            SourceShape(name, len(stream), self.sources[name].weight)
-            for name, stream in zip(self.sources, self.train, strict=True)
-        ]
-        order = Order(shapes, context=context, seed=train.seed, shuffle=self.config.shuffle)
-        epochs = order.epochs(train.steps * train.batch_size)
-        over = [
-            f"  data.sources.{name}.max_epochs: {cap}, but the run reads it {epochs[name]:.2f} times"
-            for name, source in self.sources.items()
-            if (cap := source.max_epochs) is not None and epochs[name] > cap
-        ]
-        if over:
-            raise ConfigError("\n".join([*over, "lower train.steps or the source's weight, or raise the cap"]))
-        return order
+    def order(self, train: TrainConfig, context: int, past: Past | None = None, samples: int | None = None) -> Order:
+        """The order of the training data behind ``past``. Raises `ConfigError` where a cap on epochs cannot be kept.
+
+        ``samples``: of the whole run, if not those of its steps.
+        """
+        shapes = [SourceShape(name, len(stream)) for name, stream in zip(self.sources, self.train, strict=True)]
+        windows = {shape.name: Windows.of(shape.tokens, context).count for shape in shapes}
+        measure = Measure(train.batch_size, context)
+        samples = train.steps * train.batch_size if samples is None else samples
+        check_limits(self.config, windows, planned(self.config, measure, windows, samples, past))
+        course = course_of(self.config, measure, windows, past)
+        return Order(shapes, context=context, seed=train.seed, shuffle=self.config.shuffle, course=course)
 
     def gather(self, vocab_size: int) -> TokenGather:
         """Batches of the training split."""
         return self._gather(self.train, vocab_size)
 
-    def evaluation(self, shape: BatchShape, vocab_size: int, windows: int) -> EvalWindows:
-        """Fixed windows of all validation splits; none if there is no text for one."""
-        gather = self._gather(self.validation, vocab_size)
-        return EvalWindows(gather, shape, [len(stream) for stream in self.validation], windows)
+    def evaluations(self, shape: BatchShape, vocab_size: int, windows: int) -> dict[str, EvalWindows]:
+        """Fixed windows by the prefix of their metrics, without those that no text is there for.
+
+        ``val``: ``windows`` of all validation splits together; ``val/NAME``: those of one of the `sets`.
+        """
+        alone = {f"val/{name}": ([stream], limit or windows) for name, (stream, limit) in self.sets.items()}
+        wanted = {"val": (list(self.validation.values()), windows), **alone}
+        return {
+            prefix: EvalWindows(self._gather(streams, vocab_size), shape, [len(s) for s in streams], limit)
+            for prefix, (streams, limit) in wanted.items()
+            if streams
+        }
 
     def mark_damaged(self, blocks: Sequence[str]) -> None:
         """Skip ``blocks``, ``source:file:block``, without a look."""
-        for stream in (*self.train, *self.validation):
+        for stream in (*self.train, *self.validation.values(), *(stream for stream, _ in self.sets.values())):
             stream.mark_damaged(blocks)
 
     def _gather(self, streams: Sequence[TokenStream], vocab_size: int) -> TokenGather:
@@ -92,11 +104,14 @@ def fingerprint_of(manifests: Mapping[str, DatasetManifest]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def open_data(config: DataConfig, model: ModelConfig) -> RunData:
+def open_data(config: DataConfig, model: ModelConfig, evaluation: EvaluationConfig | None = None) -> RunData:
     """Open every source. Raises `ConfigError` for what does not fit together, `DataError` for a damaged shard."""
+    evaluation = evaluation or EvaluationConfig()
     sources = config.named_sources()
-    manifests = {name: DatasetManifest.read(source.path) for name, source in sources.items()}
-    _same_tokenizer(manifests)
+    manifests = {name: read_source(name, source) for name, source in sources.items()}
+    measured = {name: DatasetManifest.read(one.path) for name, one in evaluation.sets.items()}
+    keys = {f"data.sources.{name}": manifest for name, manifest in manifests.items()}
+    _same_tokenizer({**keys, **{f"evaluation.sets.{name}": manifest for name, manifest in measured.items()}})
     tokenizer = next(iter(manifests.values())).load_tokenizer()
     if model.vocab_size is not None and model.vocab_size < tokenizer.vocab_size:
         raise ConfigError(
@@ -104,24 +119,44 @@ def open_data(config: DataConfig, model: ModelConfig) -> RunData:
             f"{tokenizer.vocab_size} ids: use at least that, or null to follow the tokenizer"
         )
 
-    def reading(name: str) -> Reading:
-        return Reading(config.reader, config.on_damage, name)
+    def opened(name: str, path: Path, manifest: DatasetManifest, split: str) -> TokenStream:
+        return TokenStream.open(path, manifest, split, Reading(config.reader, config.on_damage, name))
 
     train, validation = (
-        tuple(TokenStream.open(source.path, manifests[name], split, reading(name)) for name, source in sources.items())
+        {name: opened(name, source.path, manifests[name], split) for name, source in sources.items()}
         for split in SPLITS
     )
-    for stream in train:
+    sets = {
+        name: (opened(f"evaluation.sets.{name}", one.path, measured[name], one.split), one.windows)
+        for name, one in evaluation.sets.items()
+    }
+    for stream in (*train.values(), *(stream for stream, _ in sets.values())):
         require_window(stream, model.context)
-    return RunData(config, manifests, tokenizer, train, tuple(s for s in validation if len(s) > model.context))
+    validation = {name: stream for name, stream in validation.items() if len(stream) > model.context}
+    if evaluation.by_source:
+        sets = {**_by_source(validation, sets), **sets}
+    return RunData(config, manifests, tokenizer, tuple(train.values()), validation, sets, measured)
+
+
+def _by_source(validation: Mapping[str, TokenStream], sets: Collection[str]) -> dict[str, tuple[TokenStream, int]]:
+    taken = sorted(validation.keys() & {*sets, *METRICS})
+    if taken:
+        raise ConfigError(
+            f"evaluation.by_source measures data.sources.{taken[0]} as val/{taken[0]}, and that name is taken: give "
+            "the source or the set in evaluation.sets another one"
+        )
+    return {name: (stream, 0) for name, stream in validation.items()}
 
 
 def _same_tokenizer(manifests: Mapping[str, DatasetManifest]) -> None:
-    (first_name, first), *others = manifests.items()
-    for name, manifest in others:
+    (first_key, first), *others = manifests.items()
+    for key, manifest in others:
         if manifest.tokenizer.fingerprint != first.tokenizer.fingerprint:
             raise ConfigError(
-                f"data.sources.{name} was prepared with another tokenizer ({manifest.tokenizer.kind}, "
-                f"{manifest.tokenizer.fingerprint[:12]}) than data.sources.{first_name} ({first.tokenizer.kind}, "
-                f"{first.tokenizer.fingerprint[:12]}): prepare them alike"
+                f"{key} was prepared with another tokenizer ({_told(manifest)}) than {first_key} ({_told(first)}): "
+                "prepare them alike"
             )
+
+
+def _told(manifest: DatasetManifest) -> str:
+    return f"{manifest.tokenizer.kind} of {manifest.vocab_size:,} ids, {manifest.tokenizer.fingerprint[:12]}"

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from mypt_dist.checkpoint import Checkpoint
+from mypt_dist.data.course import End
 from mypt_dist.engine import Engine
 from mypt_dist.errors import ConfigError, MyptError
 from mypt_dist.redact import without_url_secrets
@@ -84,8 +85,8 @@ class RunRecord:
             self.journal.event("checkpoint", step=state.step, manifest=str(manifest))
             log.info("step %d  saved %s", state.step, os.path.relpath(folder))
 
-    def ended(self, state: TrainState, wish: Wish) -> None:
-        """The loop came to its end."""
+    def ended(self, state: TrainState, wish: Wish, exhausted: End | None) -> None:
+        """The loop came to its end, perhaps because of ``exhausted`` sources."""
         steps = self._config.train.steps
         at = f"at step {state.step} of {steps}; saved"
         if wish.signal_number:
@@ -93,7 +94,8 @@ class RunRecord:
             self._status = "preempted" if announced else "killed"
             self._reason = f"{signal.Signals(wish.signal_number).name} {at}"
         elif state.step < steps:
-            self._status, self._reason = "stopped", f"{'the file STOP' if wish.stop else 'train.stop_after'} {at}"
+            why = "the file STOP" if wish.stop else exhausted or "train.stop_after"
+            self._status, self._reason = "stopped", f"{why} {at}"
         else:
             self._status, self._reason = "finished", f"all {steps} steps done"
 

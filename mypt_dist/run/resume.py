@@ -1,11 +1,14 @@
 """May a run go on with changed settings? Rules, a diff, and a record of what was allowed."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, cast
 
 from pydantic import ValidationError
 
-from mypt_dist.errors import ConfigError
+from mypt_dist.checkpoint import Manifest
+from mypt_dist.data.course import Past, remembered
+from mypt_dist.data.interleave import quotas
+from mypt_dist.errors import CheckpointError, ConfigError
 from mypt_dist.run.config import RunConfig
 
 FIXED = ("model", "data", "optimizer.type", "train.seed", "train.batch_size")
@@ -13,6 +16,7 @@ FIXED = ("model", "data", "optimizer.type", "train.seed", "train.batch_size")
 
 FREE = (
     "about",
+    "data.coverage",
     "data.path",
     "data.max_damaged",
     "data.prefetch",
@@ -53,9 +57,44 @@ def changed_settings(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[
     return {key: (old.get(key), new.get(key)) for key in keys if old.get(key) != new.get(key)}
 
 
+def changed_content(saved: Mapping[str, Any], now: Mapping[str, str]) -> dict[str, tuple[str, str]]:
+    """Datasets of a manifest's ``data`` section whose content is another ``now``: both fingerprints, by key.
+
+    Sources that have come or gone differ in their weight, too, and are told by that.
+    """
+    before = {name: str(entry["fingerprint"]) for name, entry in saved.get("sources", {}).items()}
+    key = "data" if [*before] == [*now] == ["main"] else "data.sources.{}"
+    return {key.format(n): (before[n], now[n]) for n in now if n in before and before[n] != now[n]}
+
+
+def past_of(manifest: Manifest) -> Past:
+    """The stretches of the data's order that a checkpoint has behind it.
+
+    Raises `CheckpointError` where they do not lead to the positions of its sources.
+    """
+    known = "stretches" in manifest.data
+    recorded = cast("list[Any]", manifest.data["stretches"] if known else [_always(manifest.run)])
+    past = Past(manifest.samples, tuple((stretch["first"], stretch["quota"]) for stretch in recorded))
+    found = remembered(past).consumed(manifest.samples)
+    said = {name: cast("dict[str, Any]", entry)["samples"] for name, entry in manifest.sources.items()}
+    if any(found.get(name, 0) != samples for name, samples in said.items()):
+        raise CheckpointError(
+            f"the checkpoint of step {manifest.step} says that its sources gave {said} samples, by the order of the "
+            f"data they gave {found}: use the version that wrote it ({manifest.code.get('version')})"
+        )
+    return past
+
+
+def _always(run: Mapping[str, Any]) -> dict[str, Any]:
+    """The stretch of a run from before there were curricula: one mixture held from the first sample to the last."""
+    sources = completed(run)["data"].get("sources", {})
+    weights = {name: source["weight"] for name, source in sources.items()} or {"main": 1.0}
+    return {"first": 0, "quota": dict(zip(weights, quotas(list(weights.values())), strict=True))}
+
+
 def is_fixed(key: str) -> bool:
     """Whether a change of ``key`` must be allowed explicitly."""
-    if key.startswith("data.sources.") and key.endswith(".path"):
+    if key.startswith("data.sources.") and key.endswith((".path", ".fingerprint")):
         return False
     return _within(key, FIXED) and not _within(key, FREE)
 
@@ -77,11 +116,15 @@ def check_changes(changes: Mapping[str, tuple[Any, Any]], allowed: Sequence[str]
                 [
                     "the run's folder holds checkpoints of a run with other settings:",
                     *(f"  {key}: {old!r} there, {new!r} here" for key, (old, new) in refused.items()),
-                    *(f"  the data of then is kept: {remedy}" for remedy in remedies if "data" in refused),
+                    *(f"  the data of then is kept: {remedy}" for remedy in remedies if _is_about_data(refused)),
                     "choose another folder (out=…), restore the settings, or accept each with --allow-change KEY",
                 ]
             )
         )
+
+
+def _is_about_data(keys: Iterable[str]) -> bool:
+    return any(_within(key, ("data",)) for key in keys)
 
 
 def _within(key: str, sections: Sequence[str]) -> bool:

@@ -22,6 +22,7 @@ def start_facts(config: RunConfig, data: RunData, topology: Topology) -> dict[st
     return {
         **{key: value for key, value in settings.items() if not _is_data_path(key)},
         "the dataset's content": data.fingerprint,
+        **{f"the content of evaluation.sets.{name}": one.fingerprint for name, one in data.measured.items()},
         **{f"code: {key}": code[key] for key in CODE},
         **{f"launch file: {key}": value for key, value in asdict(topology).items()},
     }
@@ -58,4 +59,4 @@ def _difference(key: str, told: list[dict[str, JSON]]) -> str:
 
 
 def _is_data_path(key: str) -> bool:
-    return key == "data.path" or (key.startswith("data.sources.") and key.endswith(".path"))
+    return key == "data.path" or (key.startswith(("data.sources.", "evaluation.sets.")) and key.endswith(".path"))

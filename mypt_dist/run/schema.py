@@ -5,10 +5,11 @@ from typing import Any, Literal, TypeAlias
 from mypt_dist.checkpoint import Manifest
 from mypt_dist.config import Config
 from mypt_dist.data.manifest import DatasetManifest
+from mypt_dist.data.mixture import MixtureFile
 from mypt_dist.data.sources import SourcesFile
 from mypt_dist.run.config import RunConfig
 
-What: TypeAlias = Literal["run", "preset", "manifest", "dataset", "sources"]
+What: TypeAlias = Literal["run", "preset", "manifest", "dataset", "mixture", "sources"]
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
@@ -16,12 +17,13 @@ _PAIR = {"type": "array", "prefixItems": [{"type": "string"}, {"type": "string"}
 
 
 def json_schema(what: What) -> dict[str, Any]:
-    """The schema of a run file, a preset (a run file that may leave anything out), or a manifest."""
+    """The schema of a run file, a preset (a run file that may leave anything out), a manifest, or a mixture."""
     sources: dict[What, type[Config]] = {
         "run": RunConfig,
         "preset": RunConfig,
         "manifest": Manifest,
         "dataset": DatasetManifest,
+        "mixture": MixtureFile,
         "sources": SourcesFile,
     }
     schema = {"$schema": DIALECT, **sources[what].model_json_schema(), "title": f"mypt {what}"}

@@ -1,7 +1,7 @@
-"""Loss on fixed validation windows: every rank takes its share, the sums are joined once."""
+"""Loss on fixed windows of each evaluation set: every rank takes its share, the sums are joined once a set."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
 import torch
@@ -16,8 +16,22 @@ ASK_EVERY = 16
 """Batches of an evaluation between two questions to all ranks whether to stop."""
 
 
+def evaluate_all(
+    engine: Engine, model: nn.Module, sets: Mapping[str, EvalWindows], stopping: Callable[[], bool] = lambda: False
+) -> dict[str, float]:
+    """`evaluate` for the windows of each prefix, one after the other; those that come before a wish to stop."""
+    metrics: dict[str, float] = {}
+    for prefix, windows in sets.items():
+        metrics |= evaluate(engine, model, windows, stopping, prefix)
+    return metrics
+
+
 def evaluate(
-    engine: Engine, model: nn.Module, windows: EvalWindows, stopping: Callable[[], bool] = lambda: False
+    engine: Engine,
+    model: nn.Module,
+    windows: EvalWindows,
+    stopping: Callable[[], bool] = lambda: False,
+    prefix: str = "val",
 ) -> dict[str, float]:
     """``val/loss`` in nats per token, ``val/ppl``, ``val/bpb`` in bits per byte; the model is left in training mode.
 
@@ -36,7 +50,7 @@ def evaluate(
     loss, targets, num_bytes = engine.sum(
         float(total), sum(batch.num_targets for batch in batches), windows.num_bytes(batches)
     )
-    return language_metrics("val", loss, targets, num_bytes)
+    return language_metrics(prefix, loss, targets, num_bytes)
 
 
 @contextmanager

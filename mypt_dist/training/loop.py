@@ -8,9 +8,10 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 
+from mypt_dist.data.curriculum import MORE_DATA
 from mypt_dist.data.loader import Loader, Step
 from mypt_dist.engine import Engine, Trainable
-from mypt_dist.errors import MyptError, NumericError
+from mypt_dist.errors import DataError, MyptError, NumericError
 from mypt_dist.training.config import TrainConfig
 from mypt_dist.training.damage import DamageBook, shared_failure
 from mypt_dist.training.evaluate import Evaluate, language_metrics
@@ -75,13 +76,14 @@ class Trainer:
         self._latest: dict[str, float] = {}
 
     def fit(self, state: TrainState) -> tuple[TrainState, Wish]:
-        """Train until the last step, ``stop_after``, a signal on any rank, or a control file.
+        """Train until the last step, ``stop_after``, the end of the data, a signal on any rank, or a control file.
 
-        Returns the final state, which is saved, and what ended the run early. Raises `NumericError`.
+        Returns the final state, which is saved, and what ended the run early. Raises `NumericError`, and `DataError`
+        where more would be read of a source than is allowed.
         """
         end, began = min(self.config.steps, self.config.stop_after or self.config.steps), state
         wish = Wish()
-        while state.step < end:
+        while state.step < end and not self.loader.exhausted(state.samples):
             step, targets, wish = self.prepare(state)
             if wish.stop:
                 break
@@ -90,11 +92,15 @@ class Trainer:
             if state.guard.in_a_row >= self.config.guard.max_skips:
                 state = self._roll_back(state)
                 continue
-            self._on_its_beat(state, metrics, save=wish.save, last=state.step == end)
+            last = state.step == end or self.loader.exhausted(state.samples) is not None
+            self._on_its_beat(state, metrics, save=wish.save, last=last)
         if state != began:
             with self.phases.paused("save"):
                 self._compare_replicas(state)
                 self.saving.finish(state, self._latest)
+        exhausted = self.loader.exhausted(state.samples)
+        if exhausted and exhausted.then == "error" and state.step < end and not wish.stop:
+            raise DataError(f"step {state.step + 1}: {exhausted}: the run has gone back and needs more; {MORE_DATA}")
         return state, wish
 
     def train_step(self, state: TrainState, step: Step, targets: int) -> StepResult:
@@ -162,7 +168,8 @@ class Trainer:
         saving = save or last or self.saving.due(state)
         if saving or state.step % config.log_every == 0:
             self._report(state, metrics())
-        if state.step % config.eval_every == 0 or state.step == config.steps:
+        done = state.step == config.steps or self.loader.exhausted(state.samples) is not None
+        if state.step % config.eval_every == 0 or done:
             with self.phases.paused("evaluate"):
                 self._report(state, finite(state.step, self.evaluate()))
         if state.step % config.guard.compare_every == 0 or (saving and not last):
@@ -232,10 +239,9 @@ class Trainer:
         flops = speed["throughput/tokens_per_sec"] * self.flops_per_token
         # A measured peak is low where the machine was busy at the start: what is reached was possible.
         self.peak_flops = max(self.peak_flops, flops)
-        epochs = {f"data/epoch/{name}": value for name, value in self.loader.epochs(state.samples).items()}
         return {
             "train/tokens": state.tokens,
-            **epochs,
+            **self.loader.metrics(state.samples),
             **speed,
             "throughput/mfu": flops / self.peak_flops,
             "memory/peak_gib": self.engine.peak_memory() / 2**30,

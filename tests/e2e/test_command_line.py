@@ -348,7 +348,7 @@ def test_presets_and_schemas_are_printed(mypt: Mypt) -> None:
     assert "llama-small" in out
     assert {"small", "750m-unified"} <= {entry["name"] for entry in json.loads(mypt("presets", "ls", "--json")[1])}
     assert json.loads(mypt("presets", "show", "small")[1])["model"]["n_embd"] == 384
-    for what in ("run", "preset", "manifest", "dataset"):
+    for what in ("run", "preset", "manifest", "dataset", "mixture", "sources"):
         assert json.loads(mypt("schema", what)[1])["title"] == f"mypt {what}"
 
 

@@ -59,9 +59,8 @@ def read_all(folder: Path, reading: Reading, files: PatientFiles | None = None) 
 
 def gather_all(stream: TokenStream) -> TokenStream:
     starts = np.arange(0, len(stream) - CONTEXT, CONTEXT + 1)
-    stream.gather(
-        np.append(starts, len(stream) - CONTEXT - 1), np.empty((len(starts) + 1, CONTEXT + 1), dtype=np.int64)
-    )
+    every = [*starts.tolist(), len(stream) - CONTEXT - 1]
+    stream.gather(every, np.empty((len(every), CONTEXT + 1), dtype=np.int64))
     return stream
 
 
@@ -154,11 +153,11 @@ folder, seen = Path(sys.argv[1]), sys.argv[2] == "seen"
 stream = TokenStream.open(folder, DatasetManifest.read(folder), "train", Reading("memmap"))
 out = np.empty((1, len(stream)), dtype=np.int64)
 if seen:
-    stream.gather(np.zeros(1, dtype=np.int64), out)
+    stream.gather([0], out)
 (path,) = folder.glob("train/*.bin")
 with path.open("r+b") as file:
     file.truncate(1 << 20)
-stream.gather(np.zeros(1, dtype=np.int64), out)
+stream.gather([0], out)
 """
 
 
@@ -277,7 +276,7 @@ def test_what_a_checkpoint_knows_to_be_damaged_is_skipped_after_a_repair(large: 
     stream = TokenStream.open(large, DatasetManifest.read(large), "train", Reading("memmap", "skip"))
     stream.mark_damaged(["main:train/shard-00000.bin:0", "other:train/shard-00000.bin:1", "main:nonsense", "main:x:99"])
     out = np.empty((2, 10), dtype=np.int64)
-    assert stream.gather(np.array([5, 600_000]), out) == {0: ["main:train/shard-00000.bin:0"]}
+    assert stream.gather([5, 600_000], out) == {0: ["main:train/shard-00000.bin:0"]}
 
 
 @pytest.fixture

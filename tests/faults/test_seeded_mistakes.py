@@ -203,6 +203,17 @@ def a_source_read_too_often(scenery: Scenery) -> list[Finding]:
     return scenery.found(f"data={json.dumps({'sources': sources})}", "train.steps=5000", "train.save_every=10")
 
 
+@seed("phases", "data.phases", "give each phase a later end")
+def phases_that_do_not_follow_each_other(scenery: Scenery) -> list[Finding]:
+    ends = [{"until_step": step, "weights": {"main": 1}} for step in (5, 4)]
+    return scenery.found(f"data.phases={json.dumps(ends)}")
+
+
+@seed("evaluation-sets", "evaluation.sets.odd.path", "correct the path")
+def an_evaluation_set_that_is_not_there(scenery: Scenery) -> list[Finding]:
+    return scenery.found('evaluation.sets={"odd": {"path": "/nowhere/data"}}')
+
+
 @seed("folder-writable", "out", "out=FOLDER")
 def a_folder_that_cannot_be_written(scenery: Scenery) -> list[Finding]:
     return scenery.found("out=/proc/run")

@@ -17,9 +17,10 @@ from mypt_dist.config.presets import names
 from mypt_dist.launch.files import targets
 from mypt_dist.run.config import RunConfig
 from mypt_dist.run.reference import run_file_page, sources_file_page
-from mypt_dist.run.schema import json_schema
+from mypt_dist.run.schema import What, json_schema
 
 ROOT = Path(__file__).parents[2]
+SCHEMAS: tuple[What, ...] = ("run", "preset", "mixture", "sources")
 GOLDEN = Path(__file__).parent / "presets.json"
 COMMANDS = Path(__file__).parent / "launch_commands.json"
 SCHEDULERS = Path(__file__).parent / "schedulers.json"
@@ -68,7 +69,7 @@ def dry_run(arguments: Sequence[str], environment: dict[str, str]) -> str:
 
 def files() -> dict[Path, str]:
     """Content by file."""
-    schemas = {ROOT / f"configs/schema/{what}.schema.json": json_schema(what) for what in ("run", "preset", "sources")}
+    schemas = {ROOT / f"configs/schema/{what}.schema.json": json_schema(what) for what in SCHEMAS}
     return {
         GOLDEN: json.dumps(resolved(), indent=1) + "\n",
         COMMANDS: json.dumps(launch_commands(), indent=1) + "\n",

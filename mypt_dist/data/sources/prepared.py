@@ -1,17 +1,18 @@
 """``prepared.json`` and ``mixture.json``: which sources are datasets, and in which shares a run reads them."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from mypt_dist.config import Config, SafeName, read_json, validate
 from mypt_dist.data import durable
 from mypt_dist.data.entries import Sha256
 from mypt_dist.data.manifest import FILE, DatasetManifest
+from mypt_dist.data.mixture import FILE as MIXTURE
+from mypt_dist.data.mixture import MixtureFile, MixtureSource
 from mypt_dist.data.prepare.writer import writing
 
-PREPARED, MIXTURE = "prepared.json", "mixture.json"
+PREPARED = "prepared.json"
 
 
 class PreparedSource(Config):
@@ -54,14 +55,14 @@ class Record:
 
     def write_mixture(self, weights: Mapping[str, float]) -> None:
         """The file that a run reads, of all sources in ``weights`` that are finished. Raises `DataError`."""
-        found: list[dict[str, Any]] = [
-            {"name": key.lower(), "path": key, "weight": weight, "fingerprint": self.sources[key].fingerprint}
+        found = tuple(
+            MixtureSource(name=key.lower(), path=Path(key), weight=weight, fingerprint=self.sources[key].fingerprint)
             for key, weight in weights.items()
             if self._is_finished(key)
-        ]
-        mixture = {"format": "mypt-mixture", "version": 1, "sources": found}
+        )
+        mixture = MixtureFile(format="mypt-mixture", version=1, sources=found)
         with writing(self._out / MIXTURE):
-            durable.replace(self._out / MIXTURE, json.dumps(mixture, indent=2).encode() + b"\n")
+            durable.replace(self._out / MIXTURE, mixture.model_dump_json(indent=2).encode() + b"\n")
 
     def _is_finished(self, key: str) -> bool:
         folder = self._out / key

@@ -100,7 +100,7 @@ def data(config: "RunConfig") -> Result:
     """Whether the datasets can be opened and go with the model."""
     from mypt_dist.run.data import open_data  # noqa: PLC0415 - loads torch
 
-    found = open_data(config.data, config.model)
+    found = open_data(config.data, config.model, config.evaluation)
     tokens = sum(manifest.splits.train.tokens for manifest in found.manifests.values())
     return ok(f"{tokens:,} tokens, {found.tokenizer.kind} tokenizer of {found.tokenizer.vocab_size:,} ids")
 

@@ -3,7 +3,8 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from mypt_dist.data.interleave import interleave
+from mypt_dist.data.config import DataConfig
+from mypt_dist.data.curriculum import Measure, planned
 from mypt_dist.data.loader import BatchShape
 from mypt_dist.data.order import Windows
 
@@ -70,18 +71,22 @@ def batches(shape: BatchShape, steps: int, flops_per_token: int, sources: Sequen
     )
 
 
-def amounts(
-    weights: Mapping[str, float], tokens: Mapping[str, int | None], samples: int, context: int
-) -> list[SourceAmount]:
-    """What a run of ``samples`` windows reads of each source. ``tokens``: null where nobody knows."""
-    consumed = interleave(list(weights.values())).consumed(samples)
-    found = []
-    for (name, weight), count in zip(weights.items(), consumed, strict=True):
-        known = tokens[name]
-        whole = known is not None and known > context
-        epochs = count / Windows.of(known, context).count if known is not None and whole else None
-        found.append(SourceAmount(name, weight, count, known, epochs))
-    return found
+def amounts(config: DataConfig, tokens: Mapping[str, int | None], samples: int, measure: Measure) -> list[SourceAmount]:
+    """What a run of ``samples`` windows reads of each source. ``tokens``: null where nobody knows.
+
+    Raises `ConfigError` for phases or limits that make no sense.
+    """
+    windows = {name: windows_of(count, measure.context) for name, count in tokens.items()}
+    consumed = planned(config, measure, windows, samples)
+    return [
+        SourceAmount(name, weight, consumed[name], tokens[name], consumed[name] / count if count else None)
+        for (name, weight), count in zip(config.own_weights().items(), windows.values(), strict=True)
+    ]
+
+
+def windows_of(tokens: int | None, context: int) -> int | None:
+    """Windows of an epoch; null where nobody knows, or where there is none."""
+    return Windows.of(tokens, context).count if tokens is not None and tokens > context else None
 
 
 def seconds(run: Batches, tokens_per_second: float) -> float:

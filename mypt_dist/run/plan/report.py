@@ -1,15 +1,15 @@
 """The plan of a run: what each rank needs, how the batch is dealt out, how long it takes, and whether it fits."""
 
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from mypt_dist.data.curriculum import Measure, over_limits
 from mypt_dist.data.manifest import DatasetManifest
 from mypt_dist.errors import ConfigError, DataError
 from mypt_dist.launch import Topology
 from mypt_dist.models.layers.cross_entropy import CHUNK_ELEMENTS
 from mypt_dist.run.batching import batch_shape
-from mypt_dist.run.plan.batches import Batches, amounts, batches, seconds, tokens_per_second
+from mypt_dist.run.plan.batches import Batches, amounts, batches, seconds, tokens_per_second, windows_of
 from mypt_dist.run.plan.buffers import buffers, logits_chunk
 from mypt_dist.run.plan.forecast import Device, Forecast, Forecaster, Way
 from mypt_dist.run.plan.options import FULL, Option, options
@@ -135,16 +135,15 @@ def plan_run(
     forecaster = Forecaster(config, machine.device, zero, machine.base)
     way = Way(topology, shape.micro_batch, shape.micro_batches, config.model.activation_checkpointing)
     forecast = forecaster(way)
-    sources = config.data.named_sources()
     run = batches(
         shape,
         config.train.steps,
         _flops_per_token(config),
         amounts(
-            {name: source.weight for name, source in sources.items()},
+            config.data,
             data.tokens,
             config.train.steps * config.train.batch_size,
-            config.model.context,
+            Measure(config.train.batch_size, config.model.context),
         ),
     )
     rows, chunk = logits_chunk(shape.micro_batch * shape.context, config.model.rows, CHUNK_ELEMENTS)
@@ -214,13 +213,10 @@ def _rate(run: Batches, machine: Machine) -> float | None:
 
 def _remarks(config: "RunConfig", run: Batches, device: Device) -> list[str]:
     found = []
-    caps: Mapping[str, float | None] = {name: s.max_epochs for name, s in config.data.named_sources().items()}
-    for source in run.sources:
-        cap = caps[source.name]
-        if cap is not None and source.epochs is not None and source.epochs > cap:
-            found.append(
-                f"source {source.name} would be read {source.epochs:.2f} times, max_epochs is {cap:g}: refused"
-            )
+    windows = {source.name: windows_of(source.tokens, run.context) for source in run.sources}
+    for name, epochs in over_limits(config.data, windows, {s.name: s.samples for s in run.sources}).items():
+        cap = config.data.named_sources()[name].epochs
+        found.append(f"source {name} would be read {epochs:.2f} times, max_epochs is {cap:g}: refused")
     if config.train.compile:
         found.append("train.compile: forecast without it; compiled blocks keep less")
     if config.train.precision == "fp8":

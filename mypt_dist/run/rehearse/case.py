@@ -33,8 +33,8 @@ class Standing:
     step: int
     run: Mapping[str, Any]
     """Its resolved run file."""
-    data: str
-    """Fingerprint of what it was trained on."""
+    data: Mapping[str, Any]
+    """What its manifest says of the data."""
     bytes: int = 0
     files: int = 0
 

@@ -26,6 +26,8 @@ ACCUMULATION = 4
 STEPS = 2000
 """Long enough to be interrupted several times. The acts end a run, not its steps."""
 SAVE_EVERY, EVAL_EVERY, EVAL_WINDOWS = 3, 4, 8
+PHASE_STEPS = 2
+"""Of each phase of a curriculum."""
 FLUSH_S = 1.0
 """Seconds that a played run waits for its tracker, which does not answer."""
 
@@ -79,6 +81,7 @@ def scaled(config: RunConfig, world: World, datasets: Mapping[str, Path], tracke
             "extends": (),
             "model": small_model(config.model, config.optimizer),
             "data": _data(config, datasets),
+            "evaluation": _changed(config.evaluation, sets={}),
             "train": small_train(config, world, half=half),
             "trackers": tuple(_tracker(tracker, tracker_uri) for tracker in config.trackers),
         }
@@ -170,14 +173,20 @@ def _rules_match(model: ModelConfig, optimizer: OptimizerConfig) -> bool:
 
 
 def _data(config: RunConfig, datasets: Mapping[str, Path]) -> Any:
-    """The same sources where they are, without caps: these are compared with the real number of steps beforehand."""
+    """The same sources where they are, without what depends on the real number of steps: caps and coverage, which are
+    looked at beforehand. Phases are short, so that they are played."""
+    phases = [
+        {"until_step": (number + 1) * PHASE_STEPS, "weights": phase.weights}
+        for number, phase in enumerate(config.data.phases)
+    ]
+    rest = {"phases": phases, "coverage": {"below": "ignore"}}
     if config.data.path is not None:
-        return _changed(config.data, path=datasets["main"])
+        return _changed(config.data, path=datasets["main"], **rest)
     sources = {
-        name: {**source.model_dump(), "path": datasets[name], "max_epochs": None}
+        name: {**source.model_dump(), "path": datasets[name], "max_epochs": None, "exhausted": None}
         for name, source in config.data.sources.items()
     }
-    return _changed(config.data, sources=sources)
+    return _changed(config.data, sources=sources, **rest)
 
 
 def _tracker(tracker: Any, uri: str) -> Any:

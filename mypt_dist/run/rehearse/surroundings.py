@@ -114,9 +114,7 @@ def see_checkpoint(folder: Path) -> Standing | None:
         manifest = parse_manifest(path.read_bytes(), str(path))
     except (CheckpointError, OSError):
         return None
-    return Standing(
-        manifest.step, manifest.run, str(manifest.data.get("fingerprint")), newest[0].bytes, len(manifest.files)
-    )
+    return Standing(manifest.step, manifest.run, manifest.data, newest[0].bytes, len(manifest.files))
 
 
 def try_to_listen(port: int) -> str | None:

@@ -66,7 +66,12 @@ def test_a_wrong_section_is_named() -> None:
         ({"train": {"steps": 1, "batch_size": 6, "micro_batch": 4}}, "must divide batch_size 6: one of 1, 2, 3, 6"),
         ({"data": {}}, "data: needs either path (one dataset) or sources"),
         ({"data": {"path": "a", "sources": {"b": {"path": "c"}}}}, "data: needs either path"),
-        ({"data": {"sources": {"b": {"path": "c", "weight": 0}}}}, "data.sources.b.weight: input should be greater"),
+        ({"data": {"sources": {"b": {"path": "c", "weight": -1}}}}, "data.sources.b.weight: input should be greater"),
+        ({"data": {"sources": {"b": {"path": "c", "weight": 0}}}}, "data: weights: no source has a weight above 0"),
+        (
+            {"data": {"sources": {"b": {"path": "c"}}, "phases": [{"until_step": 1, "weights": {"x": 1}}]}},
+            "data: phases.0.weights names 'x', the sources are b",
+        ),
         ({"data": {"sources": {"b": {"pth": "c"}}}}, "data.sources.b.pth: unknown key, did you mean 'path'?"),
         ({"name": "../x"}, "name: string should match pattern"),
         ({"optimizer": {"lr": float("nan")}}, "optimizer.lr: input should be a finite number"),

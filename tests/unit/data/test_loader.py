@@ -45,7 +45,7 @@ def test_a_stream_reads_the_same_tokens_however_it_is_cut(sizes: list[int], leng
         return
     starts = data.draw(st.lists(st.integers(0, total - length), min_size=1, max_size=5))
     out = np.empty((len(starts), length), dtype=np.int64)
-    stream(*sizes).gather(np.array(starts), out)
+    stream(*sizes).gather(starts, out)
     assert out.tolist() == [list(range(s, s + length)) for s in starts]
 
 
@@ -101,9 +101,10 @@ def test_bytes_are_those_of_the_learned_labels() -> None:
     assert step.num_bytes() == int(LENGTHS[labels].sum())
 
 
-def test_epochs_are_told_for_every_source() -> None:
-    found = loader([stream(400), stream(400)]).epochs(48 * 3)
-    assert found == {"s0": 48 / 49, "s1": 96 / 49}
+def test_tokens_and_epochs_are_told_for_every_source() -> None:
+    found = loader([stream(400), stream(400)]).metrics(48 * 3)
+    assert {name: found[f"data/epoch/{name}"] for name in ("s0", "s1")} == {"s0": 48 / 49, "s1": 96 / 49}
+    assert {name: found[f"data/tokens/{name}"] for name in ("s0", "s1")} == {"s0": 48 * CONTEXT, "s1": 96 * CONTEXT}
 
 
 def test_a_stream_shorter_than_a_window_is_refused() -> None:

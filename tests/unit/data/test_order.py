@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mypt_dist.data.interleave import MAX_PERIOD, interleave
+from mypt_dist.data.course import Cap, Phase, lay_out
+from mypt_dist.data.interleave import EXACT_PERIOD, ROUNDED_PERIOD, interleave, is_exact, quotas
 from mypt_dist.data.order import BLOCK, GENESIS, Order, Shuffle, SourceShape, Windows, chain
 from mypt_dist.data.permute import derive_key, permute
 
@@ -76,7 +77,7 @@ def test_neighbours_look_as_uniform_as_in_a_true_shuffle() -> None:
 
 @given(st.lists(st.integers(1, 500), min_size=1, max_size=6))
 def test_every_prefix_of_a_mixture_is_within_one_sample_of_its_share(weights: list[int]) -> None:
-    sequence = interleave(weights)
+    sequence = interleave(quotas(weights))
     total = sum(weights)
     for samples in range(sequence.period + 1):
         for count, weight in zip(sequence.consumed(samples), weights, strict=True):
@@ -86,10 +87,13 @@ def test_every_prefix_of_a_mixture_is_within_one_sample_of_its_share(weights: li
 @given(st.lists(st.floats(0.001, 1000), min_size=2, max_size=5), st.integers(0, 10**12))
 @settings(max_examples=20, deadline=None)
 def test_any_weights_are_kept_to_one_in_the_longest_period(weights: list[float], first: int) -> None:
-    sequence = interleave(weights)
-    assert sequence.period <= MAX_PERIOD
+    sequence = interleave(quotas(weights))
+    assert sequence.period <= EXACT_PERIOD
     shares = np.array(weights) / sum(weights)
-    assert np.abs(sequence.quota / sequence.period - shares).max() <= len(weights) / MAX_PERIOD
+    assert (
+        np.abs(sequence.quota / sequence.period - shares).max()
+        <= (0 if is_exact(weights) else len(weights) / ROUNDED_PERIOD) + 1e-12
+    )
     sources, numbers = sequence.locate(np.arange(first, first + 50))
     for source in range(len(weights)):
         own = numbers[sources == source].tolist()
@@ -97,9 +101,9 @@ def test_any_weights_are_kept_to_one_in_the_longest_period(weights: list[float],
 
 
 def test_equal_weights_alternate() -> None:
-    assert interleave([1, 1]).source.tolist() == [0, 1]
-    assert interleave([0.75, 0.25]).quota.tolist() == [3, 1]
-    assert interleave([0.1, 0.2, 0.7]).quota.tolist() == [1, 2, 7]
+    assert interleave((1, 1)).source.tolist() == [0, 1]
+    assert quotas([0.75, 0.25]) == (3, 1)
+    assert quotas([0.1, 0.2, 0.7]) == (1, 2, 7)
 
 
 @given(st.integers(1, 400), st.integers(1, 4000))
@@ -230,5 +234,13 @@ def test_golden_vectors() -> None:
             "late": [list(row) for row in ids(order, 10**9, 4)],
             "chain": chain(chain(GENESIS, order.samples(0, 12)), order.samples(12, 12)),
         }
+    phases = [Phase(7, {"code": 1.0}), Phase(20, {"web": 0.35, "code": 0.65})]
+    course = lay_out({"web": 0.7, "code": 0.3}, phases, {"code": Cap(2000, "drop")}, None)
+    changed = lay_out({"web": 0.9, "code": 0.1}, phases, past=course.past(10**4))
+    curriculum = {
+        "first": [list(row) for row in ids(Order(sources, context=16, seed=1337, course=course), 0, 24)],
+        "late": [list(row) for row in ids(Order(sources, context=16, seed=1337, course=course), 10**9, 4)],
+        "stretches": [[first, dict(quota)] for first, quota in changed.past(10**9).stretches],
+    }
     digest = hashlib.sha256(permute(np.arange(99_991), 99_991, derive_key(7, "golden")).tobytes()).hexdigest()
-    assert {"orders": found, "permutation": digest} == GOLDEN
+    assert {"orders": found, "curriculum": curriculum, "permutation": digest} == GOLDEN

@@ -205,5 +205,5 @@ def test_hsdp_goes_on_as_fsdp2_where_replicas_are_left_out(told: Any) -> None:
 def test_a_node_is_given_the_command_of_the_cluster(told: Any) -> None:
     command = launch_arguments(told.scene, WORLD, told.scene.nodes[1], 2345)
     assert " ".join(command) == (
-        "launch ddp run.json --ranks 2 --cpu --nodes 2 --node-rank 1 --address 127.0.0.1 --port 2345"
+        "launch ddp run.json --plain --ranks 2 --cpu --nodes 2 --node-rank 1 --address 127.0.0.1 --port 2345"
     )

@@ -32,7 +32,7 @@ def test_documents_are_told_apart_in_both_splits_if_asked(dataset: Path, documen
     samples = data.order(TrainConfig(steps=1, batch_size=8), CONTEXT).samples(0, 8)
     batches = [
         data.gather(320).batch(samples, CONTEXT),
-        *data.evaluation(BatchShape(4, 4, CONTEXT), 320, windows=4).batches(),
+        *data.evaluations(BatchShape(4, 4, CONTEXT), 320, windows=4)["val"].batches(),
     ]
     assert len(batches) == 2
     for batch in batches:

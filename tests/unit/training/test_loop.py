@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mypt_dist.data.batch import Batch
+from mypt_dist.data.course import End
 from mypt_dist.data.loader import Step
 from mypt_dist.data.order import Order, SourceShape
 from mypt_dist.engine import Engine, StepRecipe, Update
@@ -42,8 +43,8 @@ class FakeLoader:
 
     context = CONTEXT
 
-    def __init__(self, bad: int | None = None) -> None:
-        self.bad = bad
+    def __init__(self, bad: int | None = None, end: End | None = None) -> None:
+        self.bad, self.end = bad, end
 
     def step(self, position: int) -> Step:
         if position == self.bad:
@@ -52,8 +53,11 @@ class FakeLoader:
         batch = Batch(ids[:, :-1], ids[:, 1:], CONTEXT)
         return Step([batch, batch], ORDER.samples(position, 2), lambda: 8)
 
-    def epochs(self, position: int) -> dict[str, float]:
-        return ORDER.epochs(position)
+    def exhausted(self, position: int) -> End | None:
+        return self.end if self.end and position + 2 > self.end.sample else None
+
+    def metrics(self, position: int) -> dict[str, float]:
+        return {"data/epoch/main": ORDER.epochs(position)["main"]}
 
 
 class Diary:
@@ -289,6 +293,21 @@ def test_weights_that_give_no_number_are_never_saved(engine: Engine) -> None:
     with pytest.raises(NumericError, match="step 2: val/loss is nan"):
         sick.fit(TrainState())
     assert diary.of("save") == []
+
+
+def test_a_run_whose_data_ends_is_measured_and_saved_before_the_step_that_would_need_more(engine: Engine) -> None:
+    diary = Diary()
+    ended = FakeLoader(end=End(15, ("web",), "stop"))
+    state, wish = trainer(engine, diary, loader=ended).fit(TrainState())
+    assert (state.step, state.samples, wish) == (7, 14, Wish())
+    assert (diary.of("val"), diary.of("save")) == ([5, 7], [3, 6, 7])
+
+
+def test_a_source_that_must_not_be_read_again_ends_a_run_that_went_back_and_needs_more(engine: Engine) -> None:
+    diary = Diary()
+    with pytest.raises(DataError, match=r"step 8: data.sources.web is exhausted.*raise the source's max_epochs"):
+        trainer(engine, diary, loader=FakeLoader(end=End(14, ("web",), "error"))).fit(TrainState())
+    assert diary.of("save") == [3, 6, 7]
 
 
 def test_what_cannot_be_read_ends_the_run(engine: Engine) -> None:

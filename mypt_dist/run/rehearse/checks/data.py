@@ -2,7 +2,10 @@
 
 from collections.abc import Iterator
 
-from mypt_dist.run.plan.batches import amounts
+from mypt_dist.data.curriculum import MORE_DATA, Measure, over_limits
+from mypt_dist.data.manifest import DatasetManifest
+from mypt_dist.errors import ConfigError, MyptError
+from mypt_dist.run.plan.batches import SourceAmount, amounts, windows_of
 from mypt_dist.run.rehearse.case import Case, SourceSight
 from mypt_dist.run.rehearse.findings import Finding
 
@@ -89,23 +92,55 @@ def window(case: Case) -> Iterator[Finding]:
             )
 
 
+def phases(case: Case) -> Iterator[Finding]:
+    """Phases of a curriculum that do not follow each other, and sources without anything to read."""
+    try:
+        _reads(case)
+    except ConfigError as error:
+        yield Finding(
+            "data.phases", str(error), "the run is refused when its order is made", "give each phase a later end"
+        )
+
+
 def epochs(case: Case) -> Iterator[Finding]:
     """A source that would be read more often than its `max_epochs` allows."""
-    sources = case.config.data.named_sources()
-    train = case.config.train
-    tokens = {name: s.manifest.splits.train.tokens if s.manifest else None for name, s in case.around.sources.items()}
-    if set(tokens) != set(sources) or any(True for _ in window(case)):
+    try:
+        reads = _reads(case)
+    except ConfigError:
         return
-    weights = {name: source.weight for name, source in sources.items()}
-    for amount in amounts(weights, tokens, train.steps * train.batch_size, case.config.model.context):
-        cap = sources[amount.name].max_epochs
-        if cap is not None and amount.epochs is not None and amount.epochs > cap:
+    sources, context = case.config.data.named_sources(), case.config.model.context
+    windows = {amount.name: windows_of(amount.tokens, context) for amount in reads}
+    over = over_limits(case.config.data, windows, {amount.name: amount.samples for amount in reads}) if reads else {}
+    for name, times in over.items():
+        yield Finding(
+            f"data.sources.{name}.max_epochs",
+            f"{sources[name].epochs:g}, but the run reads it {times:.2f} times",
+            "the run is refused when its order is made",
+            f"lower train.steps or the source's weight, or {MORE_DATA}",
+        )
+
+
+def evaluation_sets(case: Case) -> Iterator[Finding]:
+    """A dataset of `evaluation.sets` that cannot be read."""
+    for name, one in case.config.evaluation.sets.items():
+        try:
+            DatasetManifest.read(one.path)
+        except MyptError as error:
             yield Finding(
-                f"data.sources.{amount.name}.max_epochs",
-                f"{cap:g}, but the run reads it {amount.epochs:.2f} times",
-                "the run is refused when its order is made",
-                "lower train.steps or the source's weight, or raise the cap",
+                f"evaluation.sets.{name}.path",
+                str(error).partition(";")[0],
+                "every rank refuses to start",
+                "correct the path, or leave the set out",
             )
+
+
+def _reads(case: Case) -> list[SourceAmount]:
+    """What the run reads of each source, none where nobody knows. Raises `ConfigError`."""
+    data, train, context = case.config.data, case.config.train, case.config.model.context
+    tokens = {name: s.manifest.splits.train.tokens if s.manifest else None for name, s in case.around.sources.items()}
+    if set(tokens) != set(data.named_sources()) or any(True for _ in window(case)):
+        return []
+    return amounts(data, tokens, train.steps * train.batch_size, Measure(train.batch_size, context))
 
 
 def _known(case: Case) -> list[tuple[str, SourceSight]]:
@@ -116,4 +151,14 @@ def _key(case: Case, name: str) -> str:
     return "data.path" if case.config.data.path is not None else f"data.sources.{name}.path"
 
 
-CHECKS = (dataset_missing, dataset_damaged, vocabulary, token_ids, tokenizers_differ, window, epochs)
+CHECKS = (
+    dataset_missing,
+    dataset_damaged,
+    vocabulary,
+    token_ids,
+    tokenizers_differ,
+    window,
+    phases,
+    epochs,
+    evaluation_sets,
+)

@@ -3,10 +3,9 @@
 from collections.abc import Iterator
 from typing import Any
 
-from mypt_dist.run.data import fingerprint_of
 from mypt_dist.run.rehearse.case import Case
 from mypt_dist.run.rehearse.findings import Finding
-from mypt_dist.run.resume import changed_settings, completed, is_allowed, is_fixed
+from mypt_dist.run.resume import changed_content, changed_settings, completed, is_allowed, is_fixed
 
 BASE_FILES = 64
 """Libraries, pipes and logs of one rank."""
@@ -114,10 +113,8 @@ def _refused(case: Case) -> dict[str, tuple[Any, Any]]:
     now = case.config.model_copy(update={"model": model}).model_dump(mode="json")
     changes = changed_settings(completed(standing.run), now)
     manifests = {name: source.manifest for name, source in case.around.sources.items() if source.manifest}
-    if manifests and len(manifests) == len(case.around.sources):
-        content = fingerprint_of(manifests)
-        if content != standing.data:
-            changes["data"] = (standing.data[:12], content[:12])
+    content = changed_content(standing.data, {name: manifest.fingerprint for name, manifest in manifests.items()})
+    changes |= {key: (before[:12], now[:12]) for key, (before, now) in content.items()}
     return {key: both for key, both in changes.items() if is_fixed(key) and not is_allowed(key, case.allowed)}
 
 
