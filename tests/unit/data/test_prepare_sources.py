@@ -32,7 +32,7 @@ def sentence(words: random.Random, length: int) -> str:
 
 def write_texts(folder: Path) -> None:
     """Two sources that have something for every filter, and large documents that are cut."""
-    words = random.Random(3)
+    words = random.Random(1)
     folder.mkdir()
     texts = [sentence(words, 60) for _ in range(120)]
     texts += [texts[3], texts[5] + " more", "short", "1 2 3 " * 20, "same line here\n" * 30, " ", texts[5]]
