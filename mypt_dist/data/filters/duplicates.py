@@ -32,8 +32,9 @@ class NearDuplicates(Config):
     """Keeps the first of documents that share most runs of five words."""
 
     type: Literal["near_duplicates"] = "near_duplicates"
-    memory_mb: int = Field(default=64, ge=1, le=1 << 20)
-    """For what is remembered: 112 bytes for each document that is kept. Beyond that the oldest is forgotten."""
+    memory_mb: int = Field(default=64, ge=1, le=100_000)
+    """For what is remembered: 112 bytes for each document that is kept. The fuller it is, the more of the older ones
+    are forgotten, and of their near duplicates missed."""
 
 
 def sketch_of(sample: Sample) -> bytes:

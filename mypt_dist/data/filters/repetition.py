@@ -29,6 +29,7 @@ class Repetition(Config):
     duplicate_paragraphs: Share = 0.3
     """The same of paragraphs, which have blank lines between them."""
     duplicate_paragraph_characters: Share = 0.2
+    """Share of characters in them."""
     top_ngrams: Annotated[tuple[Share, ...], Field(max_length=3)] = (0.2, 0.18, 0.16)
     """Share of characters in the most frequent run of 2, 3 and 4 words, if it comes more than once."""
     repeated_ngrams: Annotated[tuple[Share, ...], Field(max_length=6)] = (0.15, 0.14, 0.13, 0.12, 0.11, 0.1)
