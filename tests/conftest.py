@@ -10,9 +10,12 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
+
+if TYPE_CHECKING:
+    from object_store import ObjectStore
 
 # Two cores, several ranks: threads that wait for each other in every small operation would take all the time.
 os.environ["OMP_NUM_THREADS"] = "1"
@@ -70,6 +73,20 @@ def memory() -> Iterator[Path]:
     place = SHARED_MEMORY if os.access(SHARED_MEMORY, os.W_OK) else None
     with tempfile.TemporaryDirectory(dir=place) as folder:
         yield Path(folder)
+
+
+@pytest.fixture
+def object_store(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator["ObjectStore"]:
+    """An S3 server that this process and those it starts talk to."""
+    from object_store import ObjectStore
+
+    store = ObjectStore(tmp_path / "object-store.log")
+    for name, value in store.environment.items():
+        monkeypatch.setenv(name, value)
+    try:
+        yield store
+    finally:
+        store.close()
 
 
 @pytest.fixture

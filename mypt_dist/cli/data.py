@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from mypt_dist.cli import data_coverage, data_import, data_rewrite, data_views, fetch, prepare
-from mypt_dist.cli.data_output import Dataset, print_manifest
+from mypt_dist.cli.data_output import AnyDataset, fetched, place, print_manifest
 from mypt_dist.cli.tables import JsonOption, print_json, print_table
 
 app = typer.Typer(help="Fetch corpora; prepare, convert, inspect, change and verify datasets.", no_args_is_help=True)
@@ -15,34 +15,35 @@ app.command("prepare")(prepare.prepare)
 
 @app.command()
 def inspect(
-    dataset: Dataset,
+    dataset: AnyDataset,
     sample: Annotated[int, typer.Option(help="Tokens of decoded text to show.")] = 200,
     as_json: JsonOption = False,
 ) -> None:
     """Show what a dataset holds: its manifest, a decoded sample, the lengths of its documents."""
     from mypt_dist.data.inspect import inspect_dataset
 
-    report = inspect_dataset(dataset, sample_tokens=sample)
+    with fetched(dataset) as folder:
+        report = inspect_dataset(folder, sample_tokens=sample)
     if as_json:
         print_json(report.to_json())
         return
-    print_manifest(report.manifest, str(dataset))
+    print_manifest(report.manifest, dataset)
     rows = [[name, *(f"{value:,}" for value in lengths)] for name, lengths in report.length_rows()]
     print_table(["tokens a document", "documents", "min", "p10", "median", "p90", "max"], rows)
     print(f"\nsample:\n{report.sample}")
 
 
 @app.command()
-def verify(dataset: Dataset, as_json: JsonOption = False) -> None:
+def verify(dataset: AnyDataset, as_json: JsonOption = False) -> None:
     """Read every byte of a dataset again and compare it with its manifest. Exit 0 or 3."""
     from mypt_dist.cli.progress import byte_progress
     from mypt_dist.data.verify import verify_dataset
     from mypt_dist.errors import DataError
 
     with byte_progress("verifying") as progress:
-        problems = verify_dataset(dataset, progress)
+        problems = verify_dataset(place(dataset), progress)
     if as_json:
-        print_json({"dataset": str(dataset), "valid": not problems, "problems": problems})
+        print_json({"dataset": dataset, "valid": not problems, "problems": problems})
     elif not problems:
         print(f"{dataset}: every byte is as it was written")
     if problems:

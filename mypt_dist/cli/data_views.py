@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mypt_dist.cli.data_output import Dataset
+from mypt_dist.cli.data_output import AnyDataset, Dataset, fetched
 from mypt_dist.cli.tables import JsonOption, print_json, print_table
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ BAR = 50
 
 
 def stats(
-    dataset: Dataset,
+    dataset: AnyDataset,
     frequent: Annotated[int, typer.Option(help="How many of the most frequent tokens to show.")] = 20,
     as_json: JsonOption = False,
 ) -> None:
@@ -29,8 +29,8 @@ def stats(
     from mypt_dist.cli.progress import byte_progress
     from mypt_dist.data.stats import dataset_stats
 
-    with byte_progress("counting") as progress:
-        found = dataset_stats(dataset, frequent, progress)
+    with fetched(dataset) as folder, byte_progress("counting") as progress:
+        found = dataset_stats(folder, frequent, progress)
     if as_json:
         print_json(found.to_json())
         return

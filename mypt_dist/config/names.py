@@ -37,14 +37,15 @@ SafeName = Annotated[str, Field(pattern=PATTERN), AfterValidator(_checked_name)]
 """Of a run, or of any part of one: 1 to 64 letters, digits, dots, dashes and underscores, a letter or digit first."""
 
 
-def _checked_path(path: Path) -> Path:
+def checked_path(path: Path) -> Path:
+    """``path``. Raises ValueError for characters that no path should have."""
     text = str(path)
     if not text.isprintable():
         raise ValueError(f"{text!r} holds a character that no path should have")
     return path
 
 
-SafePath = Annotated[Path, AfterValidator(_checked_path)]
+SafePath = Annotated[Path, AfterValidator(checked_path)]
 """Any path of the user's own; one with control characters or half characters is a mistake or an attack."""
 
 

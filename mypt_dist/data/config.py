@@ -5,9 +5,11 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from mypt_dist.config import Config, SafeName, SafePath
+from mypt_dist.config import Config, SafeName
 from mypt_dist.data.entries import Sha256
 from mypt_dist.data.order import Shuffle
+from mypt_dist.data.place import DatasetPlace
+from mypt_dist.data.remote.config import CacheConfig
 from mypt_dist.data.shard_tokens import Reader
 from mypt_dist.data.stream import OnDamage
 
@@ -19,8 +21,9 @@ Weights = dict[SourceName, Weight]
 class SourceConfig(Config):
     """One dataset of a mixture."""
 
-    path: SafePath
-    """A folder made by ``mypt data prepare``, or described by ``mypt data adopt``."""
+    path: DatasetPlace
+    """A folder made by ``mypt data prepare``, or described by ``mypt data adopt``; or the URL of a copy of a prepared
+    one, such as ``s3://bucket/data``."""
     weight: Weight = 1.0
     """Share of the samples, relative to the other sources. 0: none, outside the phases that name the source."""
     max_epochs: float | None = Field(default=None, gt=0)
@@ -75,9 +78,10 @@ class CoverageConfig(Config):
 class DataConfig(Config):
     """What is learned from. Either ``path``, or several named ``sources``."""
 
-    path: SafePath | None = None
-    """A folder made by ``mypt data prepare``, or described by ``mypt data adopt``; or a mixture file (``mixture.json``
-    or the folder that holds it), which stands for the ``sources`` that it lists."""
+    path: DatasetPlace | None = None
+    """A folder made by ``mypt data prepare``, or described by ``mypt data adopt``; the URL of a copy of a prepared one,
+    such as ``s3://bucket/data``; or a mixture file (``mixture.json`` or the folder that holds it), which stands for the
+    ``sources`` that it lists."""
     sources: dict[SourceName, SourceConfig] = {}
     """Datasets to mix, by name. A name seeds the shuffle of its source: keep it when others come or go."""
     weights: Weights = {}
@@ -102,6 +106,7 @@ class DataConfig(Config):
     """With ``skip``: the share of all blocks above which the run ends all the same."""
     read_timeout_s: float = Field(default=300.0, gt=0)
     """Seconds that a step waits for its data before the run ends: longer than a network disk takes to fail over."""
+    cache: CacheConfig = CacheConfig()
 
     @model_validator(mode="after")
     def _one_of_both(self) -> Self:
@@ -139,8 +144,8 @@ class DataConfig(Config):
 class EvaluationSet(Config):
     """A dataset that a run is measured on besides its own validation splits."""
 
-    path: SafePath
-    """A folder made by ``mypt data prepare``, with the tokenizer of the run's data."""
+    path: DatasetPlace
+    """As that of a source, with the tokenizer of the run's data."""
     split: Literal["train", "val"] = "val"
     windows: int = Field(default=128, ge=1)
     """Always the same ones, spread evenly over the split."""

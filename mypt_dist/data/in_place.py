@@ -5,12 +5,16 @@ import os
 from pathlib import Path
 
 
+def user_cache() -> Path:
+    """Where this user's programs keep what can be made again."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mypt-dist"
+
+
 def index_places(folder: Path) -> tuple[Path, Path]:
     """Beside the folder, where every machine that sees the data sees it too; else in the user's cache."""
     whole = folder.resolve()
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mypt-dist" / "datasets"
     key = hashlib.sha256(os.fsencode(whole)).hexdigest()[:32]
-    return whole.parent / f".{whole.name}.dataset.json", cache / f"{key}.json"
+    return whole.parent / f".{whole.name}.dataset.json", user_cache() / "datasets" / f"{key}.json"
 
 
 def find_index(folder: Path) -> Path | None:

@@ -31,6 +31,11 @@ class BatchShape:
     ranks: int = 1
 
     @property
+    def tokens(self) -> tuple[int, int]:
+        """Shape of a micro-batch."""
+        return self.micro_batch, self.context
+
+    @property
     def per_rank(self) -> int:
         return self.per_step // self.ranks
 
@@ -66,6 +71,8 @@ class Prefetch:
     """0: not at all, there is no thread."""
     timeout_s: float = 300.0
     """Seconds that a step waits for the thread before it is given up."""
+    told: Callable[[int], None] = lambda position: None
+    """Told of the sample at which a step begins, when it is asked for."""
 
 
 class TokenGather:
@@ -152,12 +159,13 @@ class Loader:
     ) -> None:
         ahead = ahead or Prefetch()
         self._order, self._gather, self._shape = order, gather, shape
-        self._device, self._prefetch = device, ahead.steps
+        self._device, self._prefetch, self._told = device, ahead.steps, ahead.told
         self._chunk = (0, order.samples(0, 0))
         self._ahead = WorkAhead(self._build, ahead.timeout_s)
 
     def step(self, position: int) -> Step:
         """This rank's part of the step that starts at sample ``position``. Raises `DataError`."""
+        self._told(position)
         if self._prefetch == 0:
             return self._build(position)
         ahead = (position + number * self._shape.per_step for number in range(1, self._prefetch + 1))

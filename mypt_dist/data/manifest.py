@@ -9,7 +9,8 @@ from typing import Annotated, Any, Literal, Self
 import numpy as np
 from pydantic import AfterValidator, Field, StrictStr, WithJsonSchema
 
-from mypt_dist.config import Config, read_json, validate
+from mypt_dist.config import Config, validate
+from mypt_dist.config.strict_json import parse_json, read_text
 from mypt_dist.data.blocks import DIGITS, blocks_of
 from mypt_dist.data.companions import COMPANIONS, Companion
 from mypt_dist.data.entries import CompanionEntry, Count, Lineage, PathInside, Settings, Sha256, SourceEntry, Sparse
@@ -188,12 +189,21 @@ class DatasetManifest(Sparse):
         """
         path = cls.path_in(folder)
         try:
-            raw = read_json(path)
-            _check_format(raw, path)
-            manifest = validate(cls, raw, str(path))
+            text = read_text(path)
         except ConfigError as error:
             raise DataError(str(error)) from None
-        manifest._check(path, raw)
+        return cls.parse(text, str(path))
+
+    @classmethod
+    def parse(cls, text: str, where: str) -> "DatasetManifest":
+        """The manifest that ``text`` spells. Raises `DataError` naming ``where``, as `read` does."""
+        try:
+            raw = parse_json(text, where)
+            _check_format(raw, where)
+            manifest = validate(cls, raw, where)
+        except ConfigError as error:
+            raise DataError(str(error)) from None
+        manifest._check(where, raw)
         return manifest
 
     @staticmethod
@@ -246,7 +256,7 @@ class DatasetManifest(Sparse):
         """Of all files of some splits."""
         return sum(entry.bytes for entry in self.files(*splits))
 
-    def _check(self, path: Path, raw: dict[str, Any]) -> None:
+    def _check(self, path: str, raw: dict[str, Any]) -> None:
         content = {key: value for key, value in raw.items() if key != "sha256"}
         if self.sha256 != _canonical_hash(content):
             raise DataError(
@@ -310,7 +320,7 @@ def companion_name(split: str, index: int, kind: Companion) -> str:
     return f"{split}/shard-{index:05d}.{kind}.bin"
 
 
-def _check_format(raw: Any, path: Path) -> None:
+def _check_format(raw: Any, path: str) -> None:
     if not isinstance(raw, dict):
         raise DataError(f"{path} must hold an object, got {type(raw).__name__}")
     if raw.get("format") not in FORMATS:

@@ -5,11 +5,13 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from mypt_dist.config import Config, SafePath, read_json, validate
+from mypt_dist.config import Config, read_json, validate
 from mypt_dist.data.config import DataConfig, SourceConfig, SourceName, Weight
 from mypt_dist.data.entries import Sha256
 from mypt_dist.data.manifest import FILE as DATASET
 from mypt_dist.data.manifest import DatasetManifest
+from mypt_dist.data.place import DatasetPlace
+from mypt_dist.data.remote.folder import read_manifest
 from mypt_dist.errors import ConfigError
 
 FILE = "mixture.json"
@@ -19,8 +21,8 @@ class MixtureSource(Config):
     """One of the datasets."""
 
     name: SourceName
-    path: SafePath
-    """Its folder, seen from that of the mixture file."""
+    path: DatasetPlace
+    """Its folder, seen from that of the mixture file; or its URL."""
     weight: Weight = 1.0
     """Share of the samples, relative to the others, where a run file does not say otherwise."""
     fingerprint: Sha256 | None = None
@@ -51,7 +53,11 @@ class MixtureFile(Config):
     def named_sources(self, folder: Path) -> dict[str, SourceConfig]:
         """As a run file has them, if this file lies in ``folder``."""
         return {
-            source.name: SourceConfig(path=folder / source.path, weight=source.weight, fingerprint=source.fingerprint)
+            source.name: SourceConfig(
+                path=folder / source.path if isinstance(source.path, Path) else source.path,
+                weight=source.weight,
+                fingerprint=source.fingerprint,
+            )
             for source in self.sources
         }
 
@@ -74,7 +80,7 @@ def with_mixture(config: DataConfig) -> DataConfig:
 
 def read_source(name: str, source: SourceConfig) -> DatasetManifest:
     """The manifest of a source. Raises `ConfigError` where it is not the content that was asked for."""
-    manifest = DatasetManifest.read(source.path)
+    manifest = read_manifest(source.path)
     if source.fingerprint not in (None, manifest.fingerprint):
         raise ConfigError(
             f"data.sources.{name}: {source.path} has fingerprint {manifest.fingerprint}, {source.fingerprint} is asked "
@@ -83,7 +89,9 @@ def read_source(name: str, source: SourceConfig) -> DatasetManifest:
     return manifest
 
 
-def _mixture_file(path: Path) -> Path | None:
+def _mixture_file(path: DatasetPlace) -> Path | None:
+    if not isinstance(path, Path):
+        return None
     try:
         if path.is_dir():
             return path / FILE if not (path / DATASET).exists() and (path / FILE).exists() else None

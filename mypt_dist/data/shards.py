@@ -111,7 +111,7 @@ def read_tokens(folder: Path, entry: ShardEntry, dtype: Dtype, block_bytes: int 
         raise DataError(f"{path} cannot be read: {error.strerror}") from None
 
 
-def check_header(data: bytes, path: Path, expected: Mapping[str, object]) -> None:
+def check_header(data: bytes, path: Path | str, expected: Mapping[str, object]) -> None:
     """Compare fields of the header in ``data`` with ``expected``. Raises `DataError` naming ``path`` and both."""
     header = ShardHeader.unpack(data, str(path))
     for name, right in expected.items():

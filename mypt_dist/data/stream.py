@@ -50,11 +50,7 @@ class TokenStream:
 
         Raises `DataError` for a damaged shard, `ConfigError` where a mask says that some tokens are not to be learned.
         """
-        if manifest.companions:
-            raise ConfigError(
-                f"{folder} says of each token whether and how it is learned ({', '.join(manifest.companions)}); "
-                "training that would learn from all of them alike is refused, and there is no other kind yet"
-            )
+        refuse_companions(folder, manifest)
         reading, files = reading or Reading(), PatientFiles()
         entries, fingerprint = manifest.split(split).shards, manifest.tokenizer.fingerprint
         if any(entry.crc32 is None for entry in entries):
@@ -141,6 +137,15 @@ class TokenStream:
                 f"{self.name} holds token {highest}, but the vocabulary ends at {vocab_size - 1}: "
                 f"the shard is damaged, see: mypt data verify"
             )
+
+
+def refuse_companions(where: object, manifest: DatasetManifest) -> None:
+    """Raise `ConfigError` if a mask says that some tokens of the dataset at ``where`` are not to be learned."""
+    if manifest.companions:
+        raise ConfigError(
+            f"{where} says of each token whether and how it is learned ({', '.join(manifest.companions)}); "
+            "training that would learn from all of them alike is refused, and there is no other kind yet"
+        )
 
 
 def require_window(stream: TokenStream, context: int) -> None:

@@ -1,9 +1,8 @@
 """Is every byte of a dataset still as it was written?"""
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO
+from typing import IO, TypeAlias
 
 import numpy as np
 
@@ -11,29 +10,61 @@ from mypt_dist.data.blocks import BLOCK_BYTES, checksums
 from mypt_dist.data.companions import COMPANIONS, Companion, DocumentCounter
 from mypt_dist.data.entries import CompanionEntry
 from mypt_dist.data.manifest import FILE, SPLITS, DatasetManifest, ShardEntry
+from mypt_dist.data.place import DatasetPlace
 from mypt_dist.data.progress import BytesDone, Progress
+from mypt_dist.data.remote.folder import RefusedError, RemoteFolder, StoreError, read_manifest
 from mypt_dist.data.scan import FileScan, TokenScan
 from mypt_dist.data.shards import TOKENIZER_DIGITS, check_header, little_endian
 from mypt_dist.data.versions import version_files
 from mypt_dist.errors import DataError
 
 
-def verify_dataset(folder: Path, progress: Progress | None = None) -> list[str]:
-    """Everything that is wrong with the dataset in ``folder``, one sentence each; empty if it is whole.
+class LocalFolder:
+    """What `RemoteFolder` is for a URL."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def where(self, name: str) -> str:
+        """A file, for people."""
+        return str(self._folder / name)
+
+    def size(self, name: str) -> int:
+        """Bytes of a file. Raises OSError."""
+        return (self._folder / name).stat().st_size
+
+    def open(self, name: str) -> IO[bytes]:
+        """A file, to be read from its beginning to its end. Raises OSError."""
+        return (self._folder / name).open("rb")
+
+    def names(self) -> list[str]:
+        """Every file in it and below, but for those of earlier versions, relative to it."""
+        own = set(version_files(self._folder))
+        found = (path.relative_to(self._folder).as_posix() for path in self._folder.rglob("*") if not path.is_dir())
+        return sorted(name for name in found if name not in own)
+
+
+Folder: TypeAlias = LocalFolder | RemoteFolder
+
+
+def verify_dataset(place: DatasetPlace, progress: Progress | None = None) -> list[str]:
+    """Everything that is wrong with the dataset at ``place``, one sentence each; empty if it is whole.
 
     Reads every byte: the manifest must be the exact text that was written, every listed file must be there with its
     size, sha256 and header and with ids of the vocabulary only, and there must be no other file, but in a folder of
     another program that is read in place.
 
-    Raises `ConfigError` where there is no dataset.
+    Raises `ConfigError` where there is no dataset, `DataError` where a store does not answer.
     """
-    described = DatasetManifest.path_in(folder)
+    folder: Folder = LocalFolder(place) if isinstance(place, Path) else RemoteFolder(place)
+    described = str(DatasetManifest.path_in(place)) if isinstance(place, Path) else folder.where(FILE)
     try:
-        manifest = DatasetManifest.read(folder)
+        manifest = read_manifest(place)
         manifest.load_tokenizer()
-        is_original = described.read_bytes() == manifest.to_bytes()
+        spelling = Path(described).read_bytes() if isinstance(place, Path) else _all(folder, FILE)
     except DataError as error:
         return [str(error)]
+    is_original = spelling == manifest.to_bytes()
     problems = [] if is_original else [f"{described} was edited: it says the same in another spelling"]
     meter = BytesDone(manifest.bytes_of(*SPLITS), progress)
     for name in SPLITS:
@@ -56,20 +87,24 @@ class _File:
 
     scan: FileScan
 
-    def __init__(self, folder: Path, entry: ShardEntry | CompanionEntry) -> None:
-        self._path, self._entry = folder / entry.file, entry
+    def __init__(self, folder: Folder, entry: ShardEntry | CompanionEntry) -> None:
+        self._folder, self._path, self._entry = folder, folder.where(entry.file), entry
 
     def problems(self, meter: BytesDone) -> list[str]:
         try:
-            with self._path.open("rb") as file:
+            with self._folder.open(self._entry.file) as file:
                 return list(self._check(file, meter))
         except FileNotFoundError:
             return [f"{self._path} is missing"]
+        except RefusedError as error:
+            return [str(error)]
+        except StoreError as error:
+            raise DataError(str(error)) from None
         except OSError as error:
             return [f"{self._path} cannot be read: {error.strerror}"]
 
     def _check(self, file: IO[bytes], meter: BytesDone) -> Iterator[str]:
-        size = os.fstat(file.fileno()).st_size
+        size = self._folder.size(self._entry.file)
         if size != self._entry.bytes:
             yield f"{self._path} has {size:,} bytes, {FILE} says {self._entry.bytes:,}"
             meter.add(self._entry.bytes)
@@ -104,7 +139,7 @@ class _Shard(_File):
 
     scan: TokenScan
 
-    def __init__(self, folder: Path, entry: ShardEntry, manifest: DatasetManifest) -> None:
+    def __init__(self, folder: Folder, entry: ShardEntry, manifest: DatasetManifest) -> None:
         super().__init__(folder, entry)
         self._manifest, self._begin, self._is_ours = manifest, entry.begin, entry.offset is None
         self._tokens = entry.tokens
@@ -140,7 +175,7 @@ class _Shard(_File):
 class _Companion(_File):
     """What stands beside the tokens of a shard."""
 
-    def __init__(self, folder: Path, entry: CompanionEntry, kind: Companion, counter: DocumentCounter) -> None:
+    def __init__(self, folder: Folder, entry: CompanionEntry, kind: Companion, counter: DocumentCounter) -> None:
         super().__init__(folder, entry)
         self.scan = FileScan()
         self._kind, self._counter = kind, counter
@@ -151,7 +186,11 @@ class _Companion(_File):
             self._counter.add_segments(np.frombuffer(block, COMPANIONS["segments"]))
 
 
-def _unlisted(folder: Path, manifest: DatasetManifest) -> list[str]:
-    listed = {FILE, *(entry.file for entry in manifest.files()), *version_files(folder)}
-    found = (path.relative_to(folder).as_posix() for path in sorted(folder.rglob("*")) if not path.is_dir())
-    return [f"{folder / name} does not belong to the dataset" for name in found if name not in listed]
+def _all(folder: Folder, name: str) -> bytes:
+    with folder.open(name) as file:
+        return file.read()
+
+
+def _unlisted(folder: Folder, manifest: DatasetManifest) -> list[str]:
+    listed = {FILE, *(entry.file for entry in manifest.files())}
+    return [f"{folder.where(name)} does not belong to the dataset" for name in folder.names() if name not in listed]

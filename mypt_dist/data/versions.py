@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from mypt_dist.data.manifest import FILE, DatasetManifest
+from mypt_dist.data.place import DatasetPlace
 from mypt_dist.errors import MyptError
 
 VERSIONS = "versions"
@@ -20,8 +21,10 @@ def version_folder(folder: Path, fingerprint: str) -> Path:
     return folder / VERSIONS / fingerprint[:DIGITS]
 
 
-def kept_version(folder: Path, fingerprint: str) -> Path | None:
-    """The folder of an earlier version of the dataset in ``folder``."""
+def kept_version(folder: DatasetPlace, fingerprint: str) -> Path | None:
+    """The folder of an earlier version of the dataset in ``folder``. Links are not copied to stores behind URLs."""
+    if not isinstance(folder, Path):
+        return None
     kept = version_folder(folder, fingerprint)
     try:
         return kept if DatasetManifest.read(kept).fingerprint == fingerprint else None

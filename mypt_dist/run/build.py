@@ -100,6 +100,7 @@ def train(config: RunConfig, *, allow_changes: Sequence[str] = ()) -> Outcome:
         # What can be refused without a process group is refused before one: all ranks see the same files.
         with before_ranks_meet():
             config, data = _opened(config)
+        stack.callback(data.supply.close)
 
         engine = _connect(config, watch)
         stack.callback(engine.close)
@@ -134,17 +135,17 @@ def train(config: RunConfig, *, allow_changes: Sequence[str] = ()) -> Outcome:
             damage=damage.to_json,
         )
         # Laid out before the state is loaded: throw-away passes must find throw-away moments.
-        tokens = (parts.shape.micro_batch, parts.shape.context)
-        parts.trainable.settle(torch.zeros(tokens, dtype=torch.int64, device=engine.device))
+        parts.trainable.settle(torch.zeros(parts.shape.tokens, dtype=torch.int64, device=engine.device))
         watch.enter("restore")
         state = _first_state(found, checkpointing, parts.canary, config.train.seed)
         checkpointing.note_changes(changes)
         _announce(config, engine, parts, state)
+        together(engine, lambda: data.look_ahead(order, parts.shape, state.samples), "the data of the first steps")
 
         stack.enter_context(mirrored(store.root, config.checkpoints, engine))
         stack.enter_context(record.kept(found, flops_per_token=parts.flops_per_token))
         view = stack.enter_context(RunView(engine.rank, state.step, config.train.steps))
-        observer = RunObserver(view, record, memory, watch, damage.metrics)
+        observer = RunObserver(view, record, memory, watch, lambda: {**damage.metrics(), **data.supply.metrics()})
         saving = stack.enter_context(run_saving(config, checkpointing, record, lock, state.step))
         trainer = Trainer(
             config=config.train,
@@ -173,6 +174,7 @@ def _opened(config: RunConfig) -> tuple[RunConfig, RunData]:
     data = open_data(config.data, config.model, config.evaluation)
     config = config.model_copy(update={"model": config.model.with_vocabulary(data.tokenizer.vocab_size)})
     batch_shape(config.train, config.model.context, 0, promised_ranks(os.environ))
+    data.check_cache(config.train, config.model.context)
     return config, data
 
 
@@ -224,7 +226,7 @@ def _build(config: RunConfig, data: RunData, order: Order, engine: Engine, watch
     trainable = engine.prepare(model, optimizer, recipe)
     vocab_size = _vocab_size(config.model)
     gather = data.gather(vocab_size)
-    ahead = Prefetch(config.data.prefetch, config.data.read_timeout_s)
+    ahead = Prefetch(config.data.prefetch, config.data.read_timeout_s, data.supply.at)
     loader = Loader(order, gather, shape, device=engine.device, ahead=ahead)
     evaluations = data.evaluations(shape, vocab_size, config.train.eval_windows)
     first = together(

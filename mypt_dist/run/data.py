@@ -3,7 +3,6 @@
 import hashlib
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from mypt_dist.data.config import METRICS, DataConfig, EvaluationConfig, SourceConfig
@@ -13,6 +12,9 @@ from mypt_dist.data.loader import BatchShape, EvalWindows, TokenGather
 from mypt_dist.data.manifest import SPLITS, DatasetManifest
 from mypt_dist.data.mixture import read_source
 from mypt_dist.data.order import Order, SourceShape, Windows
+from mypt_dist.data.place import DatasetPlace
+from mypt_dist.data.remote.folder import read_manifest
+from mypt_dist.data.remote.supply import Supply
 from mypt_dist.data.stream import Reading, TokenStream, require_window
 from mypt_dist.data.versions import kept_version
 from mypt_dist.errors import ConfigError
@@ -35,6 +37,8 @@ class RunData:
     """What is measured alone, by name: tokens, and how many windows at most; 0 for as many as of all together."""
     measured: Mapping[str, DatasetManifest]
     """Of the datasets that serve for that alone."""
+    supply: Supply
+    """Of what lies behind URLs."""
 
     @property
     def fingerprint(self) -> str:
@@ -70,6 +74,20 @@ class RunData:
         check_limits(self.config, windows, planned(self.config, measure, windows, samples, past))
         course = course_of(self.config, measure, windows, past)
         return Order(shapes, context=context, seed=train.seed, shuffle=self.config.shuffle, course=course)
+
+    def check_cache(self, train: TrainConfig, context: int) -> None:
+        """Raise `ConfigError` where the cache for remote shards is too small for what is gathered at once."""
+        self.supply.check_room(list(self.sources), self.config.shuffle, self._near * train.batch_size, context + 1)
+
+    def look_ahead(self, order: Order, shape: BatchShape, position: int) -> None:
+        """Look ahead from sample ``position`` on, and have what is read there first. Raises `DataError`."""
+        self.supply.follow(order, shape, list(self.sources), self._near)
+        self.supply.fill(position)
+
+    @property
+    def _near(self) -> int:
+        """Steps that are gathered at once, and one that begins."""
+        return self.config.prefetch + 2
 
     def gather(self, vocab_size: int) -> TokenGather:
         """Batches of the training split."""
@@ -109,7 +127,7 @@ def open_data(config: DataConfig, model: ModelConfig, evaluation: EvaluationConf
     evaluation = evaluation or EvaluationConfig()
     sources = config.named_sources()
     manifests = {name: read_source(name, source) for name, source in sources.items()}
-    measured = {name: DatasetManifest.read(one.path) for name, one in evaluation.sets.items()}
+    measured = {name: read_manifest(one.path) for name, one in evaluation.sets.items()}
     keys = {f"data.sources.{name}": manifest for name, manifest in manifests.items()}
     _same_tokenizer({**keys, **{f"evaluation.sets.{name}": manifest for name, manifest in measured.items()}})
     tokenizer = next(iter(manifests.values())).load_tokenizer()
@@ -119,8 +137,10 @@ def open_data(config: DataConfig, model: ModelConfig, evaluation: EvaluationConf
             f"{tokenizer.vocab_size} ids: use at least that, or null to follow the tokenizer"
         )
 
-    def opened(name: str, path: Path, manifest: DatasetManifest, split: str) -> TokenStream:
-        return TokenStream.open(path, manifest, split, Reading(config.reader, config.on_damage, name))
+    supply = Supply(config.cache, config.read_timeout_s)
+
+    def opened(name: str, place: DatasetPlace, manifest: DatasetManifest, split: str) -> TokenStream:
+        return supply.stream(place, manifest, split, Reading(config.reader, config.on_damage, name))
 
     train, validation = (
         {name: opened(name, source.path, manifests[name], split) for name, source in sources.items()}
@@ -135,7 +155,7 @@ def open_data(config: DataConfig, model: ModelConfig, evaluation: EvaluationConf
     validation = {name: stream for name, stream in validation.items() if len(stream) > model.context}
     if evaluation.by_source:
         sets = {**_by_source(validation, sets), **sets}
-    return RunData(config, manifests, tokenizer, tuple(train.values()), validation, sets, measured)
+    return RunData(config, manifests, tokenizer, tuple(train.values()), validation, sets, measured, supply)
 
 
 def _by_source(validation: Mapping[str, TokenStream], sets: Collection[str]) -> dict[str, tuple[TokenStream, int]]:

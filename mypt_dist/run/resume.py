@@ -16,6 +16,7 @@ FIXED = ("model", "data", "optimizer.type", "train.seed", "train.batch_size")
 
 FREE = (
     "about",
+    "data.cache",
     "data.coverage",
     "data.path",
     "data.max_damaged",

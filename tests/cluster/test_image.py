@@ -64,6 +64,13 @@ def test_the_image_says_what_it_was_built_from_and_has_no_secrets(image: Image) 
     assert left == []
 
 
+def test_the_image_has_compiled_what_it_cannot_compile_later(image: Image) -> None:
+    (packages,) = image.root.glob("opt/mypt/lib/python3*/site-packages")
+    for name in ("torch/nn", "mlflow/store", "mypt_dist/run"):
+        compiled = {path.name.split(".")[0] for path in (packages / name).glob("__pycache__/*.pyc")}
+        assert compiled == {path.stem for path in (packages / name).glob("*.py")}
+
+
 def test_the_image_has_places_that_anybody_can_write(image: Image) -> None:
     folders = [image.root / "workspace" / name for name in WRITABLE]
     assert [folder.stat().st_mode & 0o7777 for folder in folders] == [0o1777] * len(folders)
@@ -109,10 +116,11 @@ def test_under_any_uid_it_is_healthy_while_it_trains_and_saves_when_it_is_stoppe
 def test_a_volume_of_somebody_else_is_named(image: Image, lonely: Host, tmp_path: Path) -> None:
     tmp_path.chmod(0o755)
     options = Options(volumes={"/workspace": tmp_path})
-    with Container(image, lonely, ["quickstart"], options, tmp_path / "log") as container:
+    command = ["data", "prepare", "stdlib", "--tokenizer", "byte", "--out", "data/mine"]
+    with Container(image, lonely, command, options, tmp_path / "log") as container:
         assert container.wait() == 2
     told = [line.split(" cannot be written")[0] for line in container.output.splitlines() if "cannot" in line]
-    assert told == ["mypt: /workspace/runs", "mypt: /workspace/.cache", "mypt: runs/quickstart/data"]
+    assert told == ["mypt: /workspace/data", "mypt: /workspace/.cache", "mypt: data/mine"]
 
 
 def test_other_programs_of_the_image_are_executed(image: Image, lonely: Host, tmp_path: Path) -> None:

@@ -3,15 +3,11 @@
 import json
 import os
 import shutil
-import socket
-import subprocess
-import sys
-import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from object_store import ObjectStore
 
 import mypt_dist
 from mypt_dist.checkpoint import Mirror, MirrorTarget, Retention, open_checkpoint, verify_checkpoint
@@ -50,49 +46,10 @@ def test_a_run_whose_folder_is_lost_goes_on_from_its_mirror(
     assert [row["step"] for row in rows if "train/loss" in row] == [7, 8, 9]
 
 
-@pytest.fixture
-def bucket(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[str]:
-    """A bucket of an S3 server on this machine."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
-    with (tmp_path / "server.log").open("w") as log:
-        server = subprocess.Popen(command, stdout=log, stderr=log)
-    endpoint = f"http://127.0.0.1:{port}"
-    for name, value in {
-        "AWS_ENDPOINT_URL": endpoint,
-        "AWS_ACCESS_KEY_ID": "test",
-        "AWS_SECRET_ACCESS_KEY": "test",
-        "AWS_DEFAULT_REGION": "us-east-1",
-    }.items():
-        monkeypatch.setenv(name, value)
-    try:
-        wait_for_port(port)
-        import s3fs
-
-        s3fs.S3FileSystem(skip_instance_cache=True).mkdir("mirrors")
-        yield "s3://mirrors/run"
-    finally:
-        server.kill()
-        server.wait()
-
-
-def wait_for_port(port: int) -> None:
-    deadline = time.monotonic() + 120
-    while True:
-        try:
-            socket.create_connection(("127.0.0.1", port), 1).close()
-        except OSError:
-            assert time.monotonic() < deadline
-            time.sleep(0.1)
-        else:
-            return
-
-
-def test_an_object_store_is_a_mirror(bucket: str, tmp_path: Path) -> None:
+def test_an_object_store_is_a_mirror(object_store: ObjectStore, tmp_path: Path) -> None:
     from checkpoint_doubles import quick_disk, random_state, read_whole, same, save_alone
 
+    bucket = object_store.bucket("mirrors") + "/run"
     root, rules = tmp_path / "checkpoints", Retention(keep_last=2, keep_best=None)
     keeper = Mirror(root, MirrorTarget(bucket), rules, quick_disk())
     for step in (1, 2, 3):

@@ -68,7 +68,7 @@ class FakeLoader:
         mine = range(self.rank * share, (self.rank + 1) * share, self.micro_batch)
         return Step([_batch(slice(i, i + self.micro_batch), ids, labels, segments) for i in mine], SAMPLES, lambda: 1)
 
-    def epochs(self, position: int) -> dict[str, float]:
+    def metrics(self, position: int) -> dict[str, float]:
         return {}
 
 

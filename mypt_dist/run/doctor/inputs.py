@@ -101,6 +101,7 @@ def data(config: "RunConfig") -> Result:
     from mypt_dist.run.data import open_data  # noqa: PLC0415 - loads torch
 
     found = open_data(config.data, config.model, config.evaluation)
+    found.check_cache(config.train, config.model.context)
     tokens = sum(manifest.splits.train.tokens for manifest in found.manifests.values())
     return ok(f"{tokens:,} tokens, {found.tokenizer.kind} tokenizer of {found.tokenizer.vocab_size:,} ids")
 
@@ -110,11 +111,11 @@ def checkpoint_bytes(config: "RunConfig | None") -> int | None:
     if config is None:
         return None
     try:
-        from mypt_dist.data.manifest import DatasetManifest  # noqa: PLC0415 - only with a run file
+        from mypt_dist.data.remote.folder import read_manifest  # noqa: PLC0415 - only with a run file
         from mypt_dist.run.plan.forecast import Forecaster  # noqa: PLC0415 - loads torch
 
         source = next(iter(config.data.named_sources().values()))
-        vocabulary = config.model.vocab_size or DatasetManifest.read(source.path).vocab_size
+        vocabulary = config.model.vocab_size or read_manifest(source.path).vocab_size
         sized = config.model_copy(update={"model": config.model.with_vocabulary(vocabulary)})
         elements = sum(parameter.elements for parameter in Forecaster(sized, "cpu").parameters)
     except Exception:  # noqa: BLE001 - what is wrong with the run file is told by the checks that are about it

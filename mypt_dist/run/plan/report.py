@@ -4,7 +4,7 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from mypt_dist.data.curriculum import Measure, over_limits
-from mypt_dist.data.manifest import DatasetManifest
+from mypt_dist.data.remote.folder import read_manifest
 from mypt_dist.errors import ConfigError, DataError
 from mypt_dist.launch import Topology
 from mypt_dist.models.layers.cross_entropy import CHUNK_ELEMENTS
@@ -176,7 +176,7 @@ def _read(config: "RunConfig") -> _Data:
     for name, source in config.data.named_sources().items():
         found.tokens[name] = None
         try:
-            manifest = DatasetManifest.read(source.path)
+            manifest = read_manifest(source.path)
         except (ConfigError, DataError) as error:
             found.remarks.append(f"source {name}: {str(error).splitlines()[0].partition(';')[0]}")
         else:

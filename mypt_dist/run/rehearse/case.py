@@ -2,10 +2,10 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mypt_dist.data.manifest import DatasetManifest
+from mypt_dist.data.place import DatasetPlace
 from mypt_dist.launch.plan import Place
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 class SourceSight:
     """A dataset as it lies on the disk."""
 
-    path: Path
+    path: DatasetPlace
     manifest: DatasetManifest | None = None
     missing: str | None = None
     """Why there is no dataset."""

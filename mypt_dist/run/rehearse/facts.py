@@ -16,7 +16,8 @@ from pydantic import ValidationError
 import mypt_dist
 from mypt_dist.config import Config
 from mypt_dist.config.strict_json import parse_json
-from mypt_dist.data.manifest import DatasetManifest
+from mypt_dist.data.place import DatasetPlace
+from mypt_dist.data.remote.folder import read_manifest
 from mypt_dist.errors import ConfigError, MyptError
 from mypt_dist.run.config import RunConfig
 
@@ -101,9 +102,9 @@ def tell(run_file: Path, told: tuple[int, int, int, int], clock: Callable[[], fl
     )
 
 
-def _content(folder: Path) -> str:
+def _content(place: DatasetPlace) -> str:
     try:
-        return DatasetManifest.read(folder).fingerprint
+        return read_manifest(place).fingerprint
     except MyptError as error:
         return str(error).splitlines()[0].partition(";")[0]
 

@@ -10,6 +10,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from mypt_dist.data.place import DatasetPlace
 from mypt_dist.errors import ConfigError, MyptError
 from mypt_dist.launch import Topology
 from mypt_dist.launch.plan import Place
@@ -162,12 +163,13 @@ def _planned(case: Case, found: Sequence[Finding], memory: int | None, audience:
     return result
 
 
-def _datasets(case: Case, root: Path) -> tuple[dict[str, Path], list[str]]:
+def _datasets(case: Case, root: Path) -> tuple[dict[str, DatasetPlace], list[str]]:
     """Where each source is read: the real one in place, or a stand-in, which the remarks say."""
-    paths, remarks = {}, []
+    paths: dict[str, DatasetPlace] = {}
+    remarks = []
     for number, (name, source) in enumerate(case.around.sources.items()):
         if source.missing is None:
-            paths[name] = source.path.resolve()
+            paths[name] = source.path.resolve() if isinstance(source.path, Path) else source.path
         else:
             paths[name] = prepare_stand_in(root / "data" / str(number), case.config.train.seed)
             remarks.append(f"source {name}: {source.path} is not here, a synthetic dataset of bytes stands in for it")

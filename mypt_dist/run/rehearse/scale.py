@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from mypt_dist.config import Config
+from mypt_dist.data.place import DatasetPlace
 from mypt_dist.errors import ConfigError
 from mypt_dist.models import ModelConfig
 from mypt_dist.optim import OptimizerConfig
@@ -69,7 +70,9 @@ def smaller_world(config: RunConfig, world: World) -> World | None:
     return next((found for found in (*fewer_nodes, *one_node) if _shares(config, found.ranks)), None)
 
 
-def scaled(config: RunConfig, world: World, datasets: Mapping[str, Path], tracker_uri: str, *, half: bool) -> Scaled:
+def scaled(
+    config: RunConfig, world: World, datasets: Mapping[str, DatasetPlace], tracker_uri: str, *, half: bool
+) -> Scaled:
     """``config`` made small. ``datasets``: where each source is read; ``tracker_uri``: what MLflow is told instead;
     ``half``: whether the processor has instructions for bf16, without which it takes a hundred times as long.
 
@@ -172,7 +175,7 @@ def _rules_match(model: ModelConfig, optimizer: OptimizerConfig) -> bool:
     return set(first_matches(names, rules).values()) == set(range(len(rules)))
 
 
-def _data(config: RunConfig, datasets: Mapping[str, Path]) -> Any:
+def _data(config: RunConfig, datasets: Mapping[str, DatasetPlace]) -> Any:
     """The same sources where they are, without what depends on the real number of steps: caps and coverage, which are
     looked at beforehand. Phases are short, so that they are played."""
     phases = [

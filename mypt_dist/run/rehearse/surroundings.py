@@ -19,6 +19,8 @@ from mypt_dist.checkpoint.manifest import parse_manifest
 from mypt_dist.checkpoint.process import Process, is_alive
 from mypt_dist.config import read_json
 from mypt_dist.data.manifest import SPLITS, DatasetManifest
+from mypt_dist.data.place import DatasetPlace
+from mypt_dist.data.remote.folder import read_manifest
 from mypt_dist.data.shards import open_shard
 from mypt_dist.errors import CheckpointError, ConfigError, DataError, MyptError
 from mypt_dist.launch.files import read_launch_file
@@ -54,14 +56,19 @@ def observe(config: "RunConfig", target: str, place: Place, environ: Mapping[str
     )
 
 
-def see_source(path: Path) -> SourceSight:
-    """The dataset at ``path``: manifest, sizes and headers of its shards, and the ids at their ends."""
+def see_source(path: DatasetPlace) -> SourceSight:
+    """The dataset at ``path``: manifest, sizes and headers of its shards, and the ids at their ends.
+
+    Behind a URL the manifest alone: shards are not fetched for a look.
+    """
     try:
-        manifest = DatasetManifest.read(path)
+        manifest = read_manifest(path)
     except ConfigError as error:
         return SourceSight(path, missing=str(error))
     except DataError as error:
         return SourceSight(path, damage=str(error))
+    if not isinstance(path, Path):
+        return SourceSight(path, manifest)
     try:
         return SourceSight(path, manifest, highest_id=_highest(path, manifest))
     except DataError as error:

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from mypt_dist.data.curriculum import MORE_DATA, Measure, over_limits
-from mypt_dist.data.manifest import DatasetManifest
+from mypt_dist.data.remote.folder import read_manifest
 from mypt_dist.errors import ConfigError, MyptError
 from mypt_dist.run.plan.batches import SourceAmount, amounts, windows_of
 from mypt_dist.run.rehearse.case import Case, SourceSight
@@ -124,7 +124,7 @@ def evaluation_sets(case: Case) -> Iterator[Finding]:
     """A dataset of `evaluation.sets` that cannot be read."""
     for name, one in case.config.evaluation.sets.items():
         try:
-            DatasetManifest.read(one.path)
+            read_manifest(one.path)
         except MyptError as error:
             yield Finding(
                 f"evaluation.sets.{name}.path",
