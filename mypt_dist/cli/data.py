@@ -1,64 +1,16 @@
 """``mypt data``: text to token shards, a look at them, and what else is done to datasets."""
 
-import json
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from mypt_dist.cli import data_coverage, data_import, data_rewrite, data_views, fetch
-from mypt_dist.cli.data_output import AnyDataset, OverwriteOption, fetched, place, print_manifest
+from mypt_dist.cli import data_coverage, data_import, data_rewrite, data_views, fetch, prepare
+from mypt_dist.cli.data_output import AnyDataset, fetched, place, print_manifest
 from mypt_dist.cli.tables import JsonOption, print_json, print_table
 
 app = typer.Typer(help="Fetch corpora; prepare, convert, inspect, change and verify datasets.", no_args_is_help=True)
 app.command("fetch")(fetch.fetch)
-
-
-@app.command()
-def prepare(
-    inputs: Annotated[
-        list[str],
-        typer.Argument(
-            metavar="INPUT...",
-            help="Files, folders or globs of .txt .md .py .jsonl, each also .gz .bz2 .xz .zst; "
-            "or stdlib, this Python's own source code.",
-        ),
-    ],
-    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder for the dataset.")],
-    tokenizer: Annotated[str, typer.Option("--tokenizer", metavar="gpt2|byte|char")] = "gpt2",
-    val_fraction: Annotated[float, typer.Option(help="Share of documents held out, chosen by their content.")] = 0.01,
-    text_field: Annotated[str, typer.Option(help="The field of a .jsonl line that holds the text.")] = "text",
-    dedup: Annotated[bool, typer.Option("--dedup", help="Keep only the first of identical documents.")] = False,
-    workers: Annotated[int | None, typer.Option(help="Threads that tokenize. Default: all cores.")] = None,
-    overwrite: OverwriteOption = False,
-    as_json: JsonOption = False,
-) -> None:
-    """Turn text into token shards for training, with a validation split."""
-    from mypt_dist import log
-    from mypt_dist.cli.progress import byte_progress
-    from mypt_dist.config import validate
-    from mypt_dist.data.prepare import PrepareSettings, prepare
-
-    log.install()
-    settings = validate(
-        PrepareSettings,
-        {
-            "tokenizer": tokenizer,
-            "val_fraction": val_fraction,
-            "text_field": text_field,
-            "dedup": dedup,
-            "overwrite": overwrite,
-            **({} if workers is None else {"workers": workers}),
-        },
-        "mypt data prepare",
-    )
-    with byte_progress("tokenizing") as progress:
-        report = prepare(inputs, out, settings, progress)
-    manifest = report.manifest
-    if as_json:
-        print_json(json.loads(manifest.to_bytes()))
-        return
-    print_manifest(manifest, str(out))
+app.command("prepare")(prepare.prepare)
 
 
 @app.command()

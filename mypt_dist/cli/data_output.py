@@ -55,10 +55,5 @@ def print_manifest(manifest: "DatasetManifest", where: str) -> None:
     in_place = f", {manifest.in_place} read in place" if manifest.in_place else ""
     print(f"{where}: {manifest.tokenizer.kind}, {manifest.vocab_size:,} ids, {manifest.dtype}{beside}{in_place}")
     print_table(["split", "documents", "tokens", "text bytes", "shards"], rows)
-    left_out = {
-        name: count
-        for name, count in manifest.counts.model_dump().items()
-        if count and name not in ("files", "documents")
-    }
-    if left_out:
+    if left_out := manifest.counts.left_out():
         print("left out: " + ", ".join(f"{count:,} {name.replace('_', ' ')}" for name, count in left_out.items()))

@@ -10,6 +10,11 @@ from mypt_dist.cli.tables import JsonOption, print_json, print_table
 if TYPE_CHECKING:
     from mypt_dist.data.sources import Fetched, FetchOptions, Sources
 
+OnlyOption = Annotated[list[str], typer.Option("--only", metavar="KEY", help="This source alone. Repeat for more.")]
+WeightOption = Annotated[
+    list[str], typer.Option("--weight", metavar="KEY:W", help="Another weight than the file's. Repeat for more.")
+]
+
 
 def fetch(
     sources: Annotated[
@@ -17,10 +22,8 @@ def fetch(
         typer.Argument(metavar="SOURCES", help="A sources file, or the name of a shipped one: de-en, de-en-debian."),
     ],
     out: Annotated[Path | None, typer.Option("--out", metavar="DIR", help="Folder for what is fetched.")] = None,
-    only: Annotated[list[str], typer.Option("--only", metavar="KEY", help="This source alone. Repeat for more.")] = [],  # noqa: B006 - typer copies it
-    weight: Annotated[
-        list[str], typer.Option("--weight", metavar="KEY:W", help="Another weight than the file's. Repeat for more.")
-    ] = [],  # noqa: B006
+    only: OnlyOption = [],  # noqa: B006 - typer copies it
+    weight: WeightOption = [],  # noqa: B006
     list_: Annotated[bool, typer.Option("--list", help="Show the sources, and fetch nothing.")] = False,
     download_only: Annotated[
         bool, typer.Option("--download-only", "--skip-extract", help="Download, and unpack nothing.")
@@ -62,7 +65,7 @@ def fetch(
     found = read_sources(sources)
     options = FetchOptions(
         only=only,
-        weights=dict(map(_weight, weight)),
+        weights=weights_of(weight),
         allow_hosts=[_host(host) for host in allow_host],
         downloads=not skip_download,
         unpacks=not download_only,
@@ -82,6 +85,11 @@ def fetch(
         print_json(fetched.model_dump(mode="json"))
     else:
         _show(fetched, out)
+
+
+def weights_of(options: list[str]) -> dict[str, float]:
+    """What ``--weight`` says. Raises `ConfigError`."""
+    return dict(map(_weight, options))
 
 
 def _weight(text: str) -> tuple[str, float]:

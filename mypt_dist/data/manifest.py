@@ -95,7 +95,7 @@ class Splits(Config):
     val: SplitEntry
 
 
-class Counts(Config):
+class Counts(Sparse):
     """What was read, and what was left out and why."""
 
     files: Count = 0
@@ -110,6 +110,15 @@ class Counts(Config):
     oversized: Count = 0
     """Lines of JSON too long to be read with bounded memory."""
     unreadable_files: Count = 0
+    no_text: Count | None = None
+    """Rows and lines of tables without the column of the text, or with nothing in it."""
+    filtered: dict[StrictStr, Count] | None = None
+    """Documents that a filter dropped, by its type."""
+
+    def left_out(self) -> dict[str, int]:
+        """How many documents and files are not there, by reason; without reasons that no one has."""
+        counts = self.model_dump(exclude={"files", "documents", "filtered"}) | (self.filtered or {})
+        return {reason: count for reason, count in counts.items() if count}
 
 
 class DatasetManifest(Sparse):

@@ -5,7 +5,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeAlias
 
 from mypt_dist.tokenizers.base import well_formed
 
@@ -13,17 +13,20 @@ DIGEST_BYTES = 16
 _KEY = b"mypt-dist documents 1"
 _HASHED_AT_ONCE = 1 << 17
 _BOM = "\ufeff"
+START_CHARACTERS = 200
+"""What is kept of a text that is left out, to be shown."""
 
 OnBadUtf8 = Literal["skip", "replace"]
-ProblemKind = Literal["empty", "duplicates", "bad_utf8", "bad_json", "oversized", "unreadable_files"]
+ProblemKind: TypeAlias = str
+"""A field of `mypt_dist.data.manifest.Counts`, or the ``type`` of a filter."""
 
 
 class LeftOutError(Exception):
     """A document is not taken."""
 
-    def __init__(self, kind: ProblemKind) -> None:
+    def __init__(self, kind: ProblemKind, detail: str = "", start: str = "") -> None:
         super().__init__(kind)
-        self.kind = kind
+        self.kind, self.detail, self.start = kind, detail, start[:START_CHARACTERS]
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +39,8 @@ class Document:
     text_bytes: int
     repaired: bool
     """Whether something in it was not UTF-8 and was replaced."""
+    sketch: bytes = b""
+    """By what near duplicates are known, where they are looked for."""
 
 
 class Digest:
@@ -74,8 +79,18 @@ def document_from_bytes(data: bytes, on_bad: OnBadUtf8) -> Document:
     return _document(text.removeprefix(_BOM), repaired)
 
 
+def document_from_value(value: bytes | None, on_bad: OnBadUtf8) -> Document:
+    """What stands in a row of a table as a document. Raises `LeftOutError`."""
+    if value is None:
+        raise LeftOutError("no_text", "null")
+    return document_from_bytes(value, on_bad)
+
+
 def document_from_line(line: bytes, field: str, on_bad: OnBadUtf8) -> Document:
-    """A line of JSON Lines as a document: the text in ``field``. Raises `LeftOutError`."""
+    """A line of JSON Lines as a document: the text in ``field``, a path such as ``article.body``.
+
+    Raises `LeftOutError`.
+    """
     repaired = False
     try:
         decoded = line.decode()
@@ -87,10 +102,11 @@ def document_from_line(line: bytes, field: str, on_bad: OnBadUtf8) -> Document:
         row = json.loads(decoded.removeprefix(_BOM))
     except (ValueError, RecursionError):
         raise LeftOutError("bad_json") from None
-    text = row.get(field) if isinstance(row, dict) else None
-    if not isinstance(text, str):
+    for key in field.split("."):
+        row = row.get(key) if isinstance(row, dict) else None
+    if not isinstance(row, str):
         raise LeftOutError("bad_json")
-    return _document(*_without_surrogates(text, repaired, on_bad))
+    return _document(*_without_surrogates(row, repaired, on_bad))
 
 
 def decoded(blocks: Iterable[bytes], errors: Literal["strict", "replace"]) -> Iterator[str]:

@@ -6,8 +6,8 @@ import sysconfig
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
+from mypt_dist.data.formats import JsonLines, TextFormat, WholeFile
 from mypt_dist.data.prepare.streams import PACKINGS
 from mypt_dist.errors import ConfigError
 
@@ -34,16 +34,16 @@ class InputFile:
 
     packing: str
     """One of `PACKINGS`, or nothing."""
-    shape: Literal["document", "lines"]
-    """Whether the file is one document or has one on each line."""
+    format: TextFormat
+    """What is a document in it."""
 
 
-def find_files(inputs: Sequence[str | Path]) -> Iterator[InputFile]:
+def find_files(inputs: Sequence[str | Path], lines: JsonLines | None = None) -> Iterator[InputFile]:
     """The accepted files of every input, in the order of the inputs and sorted by name within each.
 
     A file must have an accepted suffix. A folder is searched to any depth, without hidden entries and without
     following links to folders. Anything else is a glob, ``**`` included. Lazy: nothing but the names of one folder
-    at a time is held in memory.
+    at a time is held in memory. ``lines``: where the text is in JSON Lines.
 
     Raises `ConfigError` for an input that does not exist, is not text or holds no text.
     """
@@ -53,7 +53,7 @@ def find_files(inputs: Sequence[str | Path]) -> Iterator[InputFile]:
         found = False
         for path in _expand(str(given)):
             found = True
-            yield _described(path, argument)
+            yield _described(path, argument, lines or JsonLines())
         if not found:
             raise ConfigError(f"{str(given)!r} holds no text: looked for {ACCEPTED}")
 
@@ -67,13 +67,17 @@ def stdlib_files() -> list[Path]:
     ]
 
 
-def _described(path: Path, argument: int) -> InputFile:
+def _described(path: Path, argument: int, lines: JsonLines) -> InputFile:
     inner, packing = _unpacked(path.name)
+    return InputFile(path, argument, size_of(path), packing, lines if inner.endswith(LINE_SUFFIXES) else WholeFile())
+
+
+def size_of(path: Path) -> int:
+    """Bytes on disk; 0 where that cannot be told."""
     try:
-        size = path.stat().st_size
+        return path.stat().st_size
     except OSError:
-        size = 0
-    return InputFile(path, argument, size, packing, "lines" if inner.endswith(LINE_SUFFIXES) else "document")
+        return 0
 
 
 def _unpacked(name: str) -> tuple[str, str]:

@@ -1,22 +1,41 @@
 """How do files become pieces of work of bounded size, in an order that depends on the files alone?"""
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
+from mypt_dist.data.filters import HEAD_CHARACTERS, Sample
+from mypt_dist.data.formats import Parquet, TextFormat
+from mypt_dist.data.formats import WholeFile as TextFile
 from mypt_dist.data.prepare.documents import (
     Digest,
     Document,
     LeftOutError,
-    OnBadUtf8,
     ProblemKind,
     decoded,
-    document_from_line,
+    document_from_value,
 )
 from mypt_dist.data.prepare.inputs import InputFile
+from mypt_dist.data.prepare.records import document_from_record, is_several_lines, records, whole_records
 from mypt_dist.data.prepare.streams import TextBytes, UnreadableError
-from mypt_dist.data.prepare.work import WHOLE_BYTES, Chunk, Lines, Nothing, Origin, Reading, Whole, WholeFile, Work
+from mypt_dist.data.prepare.tables import row_groups_of_text
+from mypt_dist.data.prepare.work import (
+    WHOLE_BYTES,
+    Chunk,
+    LeftOut,
+    Lines,
+    Nothing,
+    Origin,
+    Reading,
+    Rows,
+    Whole,
+    WholeFile,
+    Work,
+    place_of,
+    printable,
+)
 from mypt_dist.errors import DataError
 from mypt_dist.tokenizers.chunks import Chunker, SafeCut, chunks_of
 
@@ -34,6 +53,7 @@ class _Scan:
 
     digest: bytes
     errors: Literal["strict", "replace"]
+    sketch: bytes
 
 
 class Reader:
@@ -47,7 +67,7 @@ class Reader:
     def work(self, files: Iterable[InputFile]) -> Iterator[Work]:
         """The work of ``files``, in order. Raises `DataError` where a file changes while it is read."""
         for file in files:
-            if file.shape == "document" and not file.packing and file.size <= WHOLE_BYTES:
+            if isinstance(file.format, TextFile) and not file.packing and file.size <= WHOLE_BYTES:
                 # Read by the thread that encodes it, so that slow disks are read in parallel.
                 yield WholeFile(Origin(file.path, file.argument, file.size))
                 continue
@@ -60,8 +80,12 @@ class Reader:
 
     def _streamed(self, file: InputFile) -> Iterator[Work]:
         try:
+            if isinstance(file.format, Parquet):
+                yield from self._rows(file, file.format)
+                return
             with TextBytes(file.path, file.packing) as stream:
-                yield from self._lines(file, stream) if file.shape == "lines" else self._document(file, stream)
+                is_one = isinstance(file.format, TextFile)
+                yield from self._document(file, stream) if is_one else self._lines(file, stream)
         except UnreadableError as error:
             yield _nothing(file, "unreadable_files", f"{file.path}: {error}")
 
@@ -72,12 +96,12 @@ class Reader:
             return
         del data
         try:
-            scan = _scan(file, self._reading.on_bad)
-        except LeftOutError as left_out:
-            yield _nothing(file, left_out.kind, str(file.path))
+            scan = _scan(file, self._reading)
+        except LeftOutError as error:
+            yield Nothing(Origin(file.path, file.argument, 0), LeftOut.because(error, file.path))
             return
         if scan.errors == "replace":
-            yield _nothing(file, "bad_utf8", str(file.path))
+            yield Nothing(Origin(file.path, file.argument, 0), repaired=str(file.path))
         try:
             with TextBytes(file.path, file.packing) as again:
                 yield from self._chunks(file, again, scan)
@@ -89,62 +113,92 @@ class Reader:
         for text in decoded(_blocks(stream), scan.errors):
             digest.update(text)
             for chunk in chunker.feed(text):
-                yield Chunk(_origin(file, stream), chunk, scan.digest, is_last=False)
+                yield Chunk(_origin(file, stream), chunk, scan.digest, False, scan.sketch)
         if digest.digest() != scan.digest:
             raise DataError(f"{file.path} changed while it was being read; prepare again when it is complete")
-        yield Chunk(_origin(file, stream), chunker.rest(), scan.digest, is_last=True)
+        yield Chunk(_origin(file, stream), chunker.rest(), scan.digest, True, scan.sketch)
 
     def _lines(self, file: InputFile, stream: TextBytes) -> Iterator[Work]:
         number = 1
-        for data in _whole_lines(stream):
+        for data in whole_records(_whole_lines(stream), file.format):
             origin = _origin(file, stream)
             if data is None:
-                yield Nothing(origin, ("oversized", f"{file.path}:{number}"))
-            elif data.count(b"\n") <= 1 and len(data) > WHOLE_BYTES:
-                yield from self._large_line(origin, data, number)
+                yield Nothing(origin, LeftOut("oversized", place_of(file.path, number)))
+            elif len(data) > WHOLE_BYTES and data.count(b"\n") <= 1:
+                yield from self._large_record(origin, data, number, file.format)
+            elif len(data) > 2 * WHOLE_BYTES and is_several_lines(file.format):
+                yield from self._records(origin, data, number, file.format)
             else:
-                yield Lines(origin, data, number)
+                yield Lines(origin, data, number, file.format)
             number += 1 if data is None else data.count(b"\n")
         if number == 1 and not stream.has_text:
             yield _nothing(file, "empty", str(file.path))
 
-    def _large_line(self, origin: Origin, line: bytes, number: int) -> Iterator[Work]:
-        """Parsed here and not in a thread, so that only one such line is in memory."""
-        where = f"{origin.path}:{number}"
-        try:
-            document = document_from_line(line, self._reading.text_field, self._reading.on_bad)
-        except LeftOutError as left_out:
-            yield Nothing(origin, (left_out.kind, where))
-            return
-        yield Nothing(origin, ("bad_utf8", where) if document.repaired else None)
-        yield from self._chunks_of(document, Origin(origin.path, origin.argument, 0))
+    def _records(self, origin: Origin, data: bytes, first: int, format_: TextFormat) -> Iterator[Work]:
+        for number, record in records(data, first, format_):
+            if len(record) > WHOLE_BYTES:
+                yield from self._large_record(Origin(origin.path, origin.argument, 0), record, number, format_)
+            else:
+                yield Lines(Origin(origin.path, origin.argument, 0), record, number, format_)
+        yield Nothing(origin)
 
-    def _chunks_of(self, document: Document, origin: Origin) -> Iterator[Chunk]:
+    def _large_record(self, origin: Origin, data: bytes, first: int, format_: TextFormat) -> Iterator[Work]:
+        for number, record in records(data, first, format_):
+            read = partial(document_from_record, record, format_, self._reading.on_bad)
+            yield from self._large(read, origin, number)
+
+    def _rows(self, file: InputFile, table: Parquet) -> Iterator[Work]:
+        number = 1
+        for values, share in row_groups_of_text(file.path, table.column, WHOLE_BYTES):
+            origin = Origin(file.path, file.argument, int(share * file.size))
+            if sum(map(len, filter(None, values))) <= 2 * WHOLE_BYTES:
+                yield Rows(origin, values, number)
+            else:
+                for row, value in enumerate(values, number):
+                    read = partial(document_from_value, value, self._reading.on_bad)
+                    yield from self._large(read, Origin(file.path, file.argument, 0), row)
+                yield Nothing(origin)
+            number += len(values)
+
+    def _large(self, read: Callable[[], Document], origin: Origin, number: int) -> Iterator[Work]:
+        """Read here and not in a thread, so that only one such document is in memory."""
+        where = place_of(origin.path, number)
+        try:
+            document = self._reading.wanted(read())
+        except LeftOutError as error:
+            yield Nothing(origin, LeftOut.because(error, where))
+            return
+        yield Nothing(origin, repaired=where if document.repaired else None)
+        yield from self._chunks_of(document, Origin(origin.path, origin.argument, 0), number)
+
+    def _chunks_of(self, document: Document, origin: Origin, number: int) -> Iterator[Chunk]:
         held: str | None = None
         for chunk in chunks_of(document.text, self._safe_cut):
             if held is not None:
-                yield Chunk(origin, held, document.digest, is_last=False)
+                yield Chunk(origin, held, document.digest, False, document.sketch, number)
             held = chunk
         assert held is not None, "a document is not empty"
-        yield Chunk(origin, held, document.digest, is_last=True)
+        yield Chunk(origin, held, document.digest, True, document.sketch, number)
 
 
-def _scan(file: InputFile, on_bad: OnBadUtf8) -> _Scan:
+def _scan(file: InputFile, reading: Reading) -> _Scan:
     """Hash a large document without keeping it. Raises `LeftOutError`, `UnreadableError`."""
     for errors in _STRICT_FIRST:
-        digest, is_blank = Digest(), True
+        digest, head, characters, is_blank = Digest(), "", 0, True
         try:
             with TextBytes(file.path, file.packing) as stream:
                 for text in decoded(_blocks(stream), errors):
                     digest.update(text)
+                    characters += len(text)
+                    head += text[: HEAD_CHARACTERS - len(head)]
                     is_blank = is_blank and (not text or text.isspace())
         except UnicodeDecodeError:
-            if on_bad == "skip":
+            if reading.on_bad == "skip":
                 raise LeftOutError("bad_utf8") from None
             continue
         if is_blank:
             raise LeftOutError("empty")
-        return _Scan(digest.digest(), errors)
+        return _Scan(digest.digest(), errors, reading.sketch(Sample(head, characters)))
     raise AssertionError("replacing errors does not fail")
 
 
@@ -207,4 +261,4 @@ def _origin(file: InputFile, stream: TextBytes) -> Origin:
 
 
 def _nothing(file: InputFile, kind: ProblemKind, where: str) -> Nothing:
-    return Nothing(Origin(file.path, file.argument, 0), (kind, where))
+    return Nothing(Origin(file.path, file.argument, 0), LeftOut(kind, printable(where)))

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from mypt_dist.config import Config
+from mypt_dist.data.formats import FIELD_PATH
 
 
 class PrepareSettings(Config):
@@ -16,8 +17,8 @@ class PrepareSettings(Config):
     """Share of the documents that is held out for validation, chosen by a hash of their content."""
     dedup: bool = False
     """Keep only the first of identical documents. Costs about 100 bytes of memory a document."""
-    text_field: Annotated[str, Field(min_length=1)] = "text"
-    """The field of a ``.jsonl`` line that holds its document."""
+    text_field: Annotated[str, Field(pattern=FIELD_PATH)] = "text"
+    """The field of a ``.jsonl`` line that holds its document; a path such as ``article.body`` leads into objects."""
     bad_utf8: Literal["skip", "replace"] = "skip"
     """What happens to a document that is not UTF-8: left out, or taken with U+FFFD for what cannot be read."""
     shard_tokens: Annotated[int, Field(ge=1, le=1 << 40)] = 100_000_000

@@ -22,8 +22,10 @@ LOCK = "lock"
 
 
 @contextmanager
-def staged(out: Path, *, overwrite: bool) -> Iterator[Path]:
+def staged(out: Path, *, overwrite: bool, goes_on: bool = False) -> Iterator[Path]:
     """A folder to write a dataset in; `publish` makes it the dataset ``out``. Removed on the way out.
+
+    ``goes_on``: it is as the last run has left it, and left to the next if this one does not come to its end.
 
     Raises `ConfigError` where ``out`` cannot be written, holds a finished dataset that must not be replaced or holds
     anything else, and `LockError` where another process is at work in it.
@@ -40,13 +42,14 @@ def staged(out: Path, *, overwrite: bool) -> Iterator[Path]:
     try:
         _acquire(lock, staging)
         try:
-            _remove_leftovers(staging)
+            if not goes_on:
+                remove_leftovers(staging)
             yield staging
-        finally:
-            _remove_leftovers(staging)
-            shutil.rmtree(staging, ignore_errors=True)
-            if is_new and not any(out.iterdir()):
-                out.rmdir()
+        except BaseException as error:
+            if not goes_on or isinstance(error, ConfigError):
+                _remove(staging, out, is_new)
+            raise
+        _remove(staging, out, is_new)
     finally:
         os.close(lock)
 
@@ -93,7 +96,14 @@ def _acquire(lock: int, staging: Path) -> None:
         raise LockError(f"another process is preparing a dataset in {staging.parent}")
 
 
-def _remove_leftovers(staging: Path) -> None:
+def _remove(staging: Path, out: Path, is_new: bool) -> None:
+    remove_leftovers(staging)
+    shutil.rmtree(staging, ignore_errors=True)
+    if is_new and not any(out.iterdir()):
+        out.rmdir()
+
+
+def remove_leftovers(staging: Path) -> None:
     """Everything of an unfinished dataset, but for the lock."""
     leftovers = [path for path in staging.iterdir() if path.name != LOCK]
     if not (staging.parent / FILE).exists():

@@ -1,17 +1,22 @@
 """How does text become a dataset? Files to work, work to threads, tokens in order to shards, the manifest last."""
 
+import json
 import logging
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 from pathlib import Path
 
 from mypt_dist.data.entries import SourceEntry
+from mypt_dist.data.filters import Chain, ExactDuplicates, Filter
+from mypt_dist.data.formats import JsonLines
 from mypt_dist.data.lineage import made
 from mypt_dist.data.manifest import Counts, DatasetManifest, Splits
 from mypt_dist.data.prepare.assembly import Assembly
-from mypt_dist.data.prepare.inputs import find_files
+from mypt_dist.data.prepare.inputs import InputFile, find_files
+from mypt_dist.data.prepare.journal import Journal
 from mypt_dist.data.prepare.reading import Reader
 from mypt_dist.data.prepare.settings import PrepareSettings
 from mypt_dist.data.prepare.staging import publish, staged
@@ -36,6 +41,16 @@ class PrepareReport:
     """For each kind of problem, the first few files or lines (``path:number``) that have it."""
 
 
+@dataclass(frozen=True, slots=True)
+class Inputs:
+    """What is read."""
+
+    names: Sequence[str]
+    """As the user named them."""
+    files: Callable[[], Iterable[InputFile]]
+    """The same each time. Each file knows which input it belongs to."""
+
+
 def prepare(
     inputs: Sequence[str | Path],
     out: Path,
@@ -54,52 +69,64 @@ def prepare(
     `DataError` where a file changes while it is read or the disk refuses, `LockError` where another process prepares
     the same folder. After an error, ``out`` holds no new dataset and what it held before.
     """
-    job = _Job(inputs, settings or PrepareSettings(), progress or (lambda _done, _total: None), adds_to)
+    settings = settings or PrepareSettings()
+    lines = JsonLines(field=settings.text_field)
+    job = Job(Inputs(list(map(printable, inputs)), lambda: find_files(inputs, lines)), settings, progress, adds_to)
     with staged(out, overwrite=job.settings.overwrite) as staging:
         report = job.run(staging)
         publish(staging, report.manifest)
-    _tell(report)
+    tell(report)
     return report
 
 
-class _Job:
+class Job:
+    """From files to a dataset in a folder of its own."""
+
     def __init__(
         self,
-        inputs: Sequence[str | Path],
+        inputs: Inputs,
         settings: PrepareSettings,
-        progress: Progress,
+        progress: Progress | None = None,
         adds_to: Tokenizer | None = None,
+        filters: Sequence[Filter] = (),
     ) -> None:
-        self.settings = settings
+        """``filters``: besides that of ``settings.dedup``."""
+        self.settings, self.filters = settings, (*filters, *([ExactDuplicates()] if settings.dedup else []))
+        self._chain = Chain(self.filters)
         self._inputs, self._progress, self._adds_to = inputs, progress, adds_to
         self._files: Counter[int] = Counter()
         self._done = self._total = 0
-        for file in find_files(inputs):
+        for file in inputs.files():
             self._files[file.argument] += 1
             self._total += file.size
         # The characters of a corpus are known only after a pass of their own.
         self._total *= 2 if settings.tokenizer == "char" and adds_to is None else 1
 
-    def run(self, staging: Path) -> PrepareReport:
-        """Everything but the publication."""
+    @property
+    def seeks_near_duplicates(self) -> bool:
+        """Whether documents are known by more than their hash."""
+        return self._chain.near is not None
+
+    def run(self, staging: Path, journal: Journal | None = None) -> PrepareReport:
+        """Everything but the publication. ``journal``: goes on where it says, with a single input."""
         tokenizer = self._tokenizer()
-        splits, assembly = self._encode(tokenizer, staging)
+        splits, assembly = self._encode(tokenizer, staging, journal)
         if not splits.train.tokens + splits.val.tokens:
             raise ConfigError(f"no document to write: {_summary(self._files.total(), assembly.problems.counts)}")
         splits, rule = self._held_out(splits, tokenizer, staging)
         sources = tuple(
             SourceEntry(
-                path=printable(given),
+                path=given,
                 files=self._files[i],
                 documents=assembly.taken[i].documents,
                 bytes=assembly.taken[i].text_bytes,
                 sha256=assembly.taken[i].content.hexdigest(),
             )
-            for i, given in enumerate(self._inputs)
+            for i, given in enumerate(self._inputs.names)
         )
         documents = splits.train.documents + splits.val.documents
-        counts = Counts(files=self._files.total(), documents=documents, **assembly.problems.counts)
-        settings = {**self.settings.content(), "split": rule}
+        counts = _counts(self._files.total(), documents, assembly.problems.counts)
+        settings = {**self.settings.content(), **self._filter_settings(), "split": rule}
         manifest = DatasetManifest.create(tokenizer, splits, sources, counts, settings)
         return PrepareReport(manifest.with_origin(made("prepare")), assembly.problems.examples)
 
@@ -116,20 +143,35 @@ class _Job:
             raise ConfigError(f"no document to write: {_summary(self._files.total(), {})}")
         return build_tokenizer("char", characters)
 
-    def _encode(self, tokenizer: Tokenizer, staging: Path) -> tuple[Splits, Assembly]:
+    def _filter_settings(self) -> dict[str, str]:
+        """For the manifest, whose settings are flat."""
+        chosen = [each.model_dump(mode="json") for each in self.filters if not isinstance(each, ExactDuplicates)]
+        return {"filters": json.dumps(chosen, sort_keys=True)} if chosen else {}
+
+    def _encode(self, tokenizer: Tokenizer, staging: Path, journal: Journal | None) -> tuple[Splits, Assembly]:
         with split_writers(staging, tokenizer, self.settings.shard_tokens) as writers:
-            assembly = Assembly(writers, self.settings)
-            for outcome in self._outcomes(tokenizer.safe_cut, Encode(tokenizer)):
+            assembly = Assembly(writers, self.settings.val_fraction, self._chain, journal)
+            if journal:
+                self._go_on(assembly, journal)
+            for outcome in self._outcomes(tokenizer.safe_cut, Encode(tokenizer), assembly.works):
                 assembly.take(outcome)
             return Splits(train=writers["train"].close(), val=writers["val"].close()), assembly
 
-    def _outcomes(self, safe_cut: SafeCut, task: Task) -> Iterator[Outcome]:
-        reading = Reading(self.settings.text_field, self.settings.bad_utf8)
-        work = Reader(safe_cut, reading).work(find_files(self._inputs))
+    def _go_on(self, assembly: Assembly, journal: Journal) -> None:
+        if position := journal.position():
+            assembly.go_on(position, journal)
+            self._done = position.read
+        journal.open(position)
+
+    def _outcomes(self, safe_cut: SafeCut, task: Task, skip: int = 0) -> Iterator[Outcome]:
+        """``skip``: pieces of work that are not done, only read."""
+        reading = Reading(self.settings.bad_utf8, self._chain)
+        work = islice(Reader(safe_cut, reading).work(self._inputs.files()), skip, None)
         for outcome in in_order(partial(perform, reading=reading, task=task), work, self.settings.threads()):
             yield outcome
             self._done += outcome.origin.read
-            self._progress(self._done, self._total)
+            if self._progress:
+                self._progress(self._done, self._total)
 
     def _held_out(self, splits: Splits, tokenizer: Tokenizer, staging: Path) -> tuple[Splits, str]:
         """The splits, made otherwise where the hash leaves one of them empty."""
@@ -152,9 +194,17 @@ class _Job:
         return hold_out_tail(staging, whole, tokenizer, self.settings), "tail"
 
 
-def _tell(report: PrepareReport) -> None:
+def _counts(files: int, documents: int, problems: Mapping[str, int]) -> Counts:
+    own = {kind: count for kind, count in problems.items() if kind in Counts.model_fields}
+    filtered = {kind: count for kind, count in sorted(problems.items()) if kind not in own}
+    return Counts.model_validate({"files": files, "documents": documents, **own, "filtered": filtered or None})
+
+
+def tell(report: PrepareReport) -> None:
+    """Log what was left out."""
+    counts = report.manifest.counts.left_out()
     for kind, names in report.examples.items():
-        count = getattr(report.manifest.counts, kind)
+        count = counts[kind]
         more = f" and {count - len(names):,} more" if count > len(names) else ""
         log.warning("%s %s: %s%s", f"{count:,}", kind.replace("_", " "), ", ".join(names), more)
 

@@ -2,21 +2,26 @@
 
 import os
 from collections import Counter
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from mypt_dist.data.filters import Chain, Sample
+from mypt_dist.data.formats import TextFormat
 from mypt_dist.data.prepare.documents import (
     Document,
     LeftOutError,
     OnBadUtf8,
     ProblemKind,
     document_from_bytes,
-    document_from_line,
+    document_from_value,
 )
+from mypt_dist.data.prepare.records import document_from_record, records
 from mypt_dist.data.prepare.streams import TextBytes, UnreadableError
 from mypt_dist.errors import DataError
 from mypt_dist.tokenizers import Tokenizer
@@ -39,6 +44,29 @@ class Origin:
 def printable(path: object) -> str:
     """A path as text that can be printed and kept as JSON, whatever bytes it is made of."""
     return os.fsencode(str(path)).decode(errors="replace")
+
+
+@dataclass(frozen=True, slots=True)
+class LeftOut:
+    """A document that is not taken."""
+
+    kind: ProblemKind
+    where: str
+    """Its file, and behind a colon the number of its first line or of its row, from 1."""
+    detail: str = ""
+    """More of why."""
+    start: str = ""
+    """Of its text, where that is known."""
+
+    @classmethod
+    def because(cls, error: LeftOutError, where: object) -> "LeftOut":
+        """What an error says of the document at ``where``."""
+        return cls(error.kind, printable(where), error.detail, error.start)
+
+
+def place_of(path: Path, number: int | None) -> str:
+    """Where a document is: ``path``, or ``path:number`` of its first line or its row."""
+    return printable(path if number is None else f"{path}:{number}")
 
 
 class Problems:
@@ -82,12 +110,24 @@ class Whole:
 
 @dataclass(frozen=True, slots=True)
 class Lines:
-    """Whole lines of JSON Lines."""
+    """Whole documents of a file of lines."""
 
     origin: Origin
     data: bytes
     first: int
     """Number of the first line, from 1."""
+    format: TextFormat
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """Rows of a table."""
+
+    origin: Origin
+    values: Sequence[bytes | None]
+    """What stands in the column of the text."""
+    first: int
+    """Number of the first row, from 1."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +139,9 @@ class Chunk:
     digest: bytes
     """Of the whole document."""
     is_last: bool
+    sketch: bytes = b""
+    """The same."""
+    number: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,10 +149,12 @@ class Nothing:
     """Bytes that were read without giving a document, and why."""
 
     origin: Origin
-    problem: tuple[ProblemKind, str] | None = None
+    left_out: LeftOut | None = None
+    repaired: str | None = None
+    """Where a document was that follows, and is not all UTF-8."""
 
 
-Work = WholeFile | Whole | Lines | Chunk | Nothing
+Work = WholeFile | Whole | Lines | Rows | Chunk | Nothing
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +167,10 @@ class Piece:
     """How many, with the end of text where ``is_last``."""
     text_bytes: int
     is_last: bool
+    sketch: bytes = b""
+    """Of the whole document, too."""
+    number: int | None = None
+    """Of the line or row the document begins with; none where the file is one document."""
 
 
 @dataclass(slots=True)
@@ -134,12 +183,18 @@ class Outcome:
     """The tokens of the pieces, one after another."""
     characters: set[str] = field(default_factory=set)
     problems: Problems = field(default_factory=Problems)
+    left_out: list[LeftOut] = field(default_factory=list)
+
+    def leave_out(self, left_out: LeftOut) -> None:
+        """Count a document that is not taken."""
+        self.problems.add(left_out.kind, left_out.where)
+        self.left_out.append(left_out)
 
 
 class Task(Protocol):
     """What is done with each text, in a thread."""
 
-    def document(self, document: Document, into: Outcome) -> None: ...
+    def document(self, document: Document, number: int | None, into: Outcome) -> None: ...
 
     def chunk(self, chunk: Chunk, into: Outcome) -> None: ...
 
@@ -148,8 +203,20 @@ class Task(Protocol):
 class Reading:
     """How documents are taken from bytes."""
 
-    text_field: str
     on_bad: OnBadUtf8
+    chain: Chain = field(default_factory=Chain)
+
+    def wanted(self, document: Document) -> Document:
+        """The document, and what near duplicates of it are known by. Raises `LeftOutError` where it is filtered."""
+        if not self.chain.sees_texts:
+            return document
+        return replace(document, sketch=self.sketch(Sample.of(document.text)))
+
+    def sketch(self, sample: Sample) -> bytes:
+        """See `Document.sketch`. Raises `LeftOutError` where the document is filtered."""
+        if dropped := self.chain.judge(sample):
+            raise LeftOutError(*dropped, sample.head)
+        return self.chain.sketch(sample)
 
 
 def perform(work: Work, reading: Reading, task: Task) -> Outcome:
@@ -161,15 +228,23 @@ def perform(work: Work, reading: Reading, task: Task) -> Outcome:
             return _whole(origin, data, reading, task)
         case Lines():
             return _lines(work, reading, task)
+        case Rows():
+            return _rows(work, reading, task)
         case Chunk():
             outcome = Outcome(work.origin)
             task.chunk(work, outcome)
             return outcome
-        case Nothing(origin, problem):
-            outcome = Outcome(origin)
-            if problem:
-                outcome.problems.add(*problem)
-            return outcome
+        case Nothing():
+            return _nothing(work)
+
+
+def _nothing(work: Nothing) -> Outcome:
+    outcome = Outcome(work.origin)
+    if work.left_out:
+        outcome.leave_out(work.left_out)
+    if work.repaired:
+        outcome.problems.add("bad_utf8", work.repaired)
+    return outcome
 
 
 def _whole_file(origin: Origin, reading: Reading, task: Task) -> Outcome:
@@ -178,7 +253,7 @@ def _whole_file(origin: Origin, reading: Reading, task: Task) -> Outcome:
             data = file.read_up_to(2 * WHOLE_BYTES)
     except UnreadableError as error:
         outcome = Outcome(origin)
-        outcome.problems.add("unreadable_files", f"{origin.path}: {error}")
+        outcome.leave_out(LeftOut("unreadable_files", printable(f"{origin.path}: {error}")))
         return outcome
     if len(data) == 2 * WHOLE_BYTES:
         raise DataError(f"{origin.path} grew while it was being read; prepare again when it is complete")
@@ -187,38 +262,42 @@ def _whole_file(origin: Origin, reading: Reading, task: Task) -> Outcome:
 
 def _whole(origin: Origin, data: bytes, reading: Reading, task: Task) -> Outcome:
     outcome = Outcome(origin)
-    try:
-        document = document_from_bytes(data, reading.on_bad)
-    except LeftOutError as left_out:
-        outcome.problems.add(left_out.kind, origin.path)
-        return outcome
-    if document.repaired:
-        outcome.problems.add("bad_utf8", origin.path)
-    task.document(document, outcome)
+    _take(lambda: document_from_bytes(data, reading.on_bad), None, reading, task, outcome)
     return outcome
 
 
 def _lines(work: Lines, reading: Reading, task: Task) -> Outcome:
     outcome = Outcome(work.origin)
-    for number, line in enumerate(work.data.split(b"\n"), work.first):
-        if not line.strip():
-            continue
-        try:
-            document = document_from_line(line, reading.text_field, reading.on_bad)
-        except LeftOutError as left_out:
-            outcome.problems.add(left_out.kind, f"{work.origin.path}:{number}")
-            continue
-        if document.repaired:
-            outcome.problems.add("bad_utf8", f"{work.origin.path}:{number}")
-        task.document(document, outcome)
+    for number, record in records(work.data, work.first, work.format):
+        read = partial(document_from_record, record, work.format, reading.on_bad)
+        _take(read, number, reading, task, outcome)
     return outcome
+
+
+def _rows(work: Rows, reading: Reading, task: Task) -> Outcome:
+    outcome = Outcome(work.origin)
+    for number, value in enumerate(work.values, work.first):
+        _take(partial(document_from_value, value, reading.on_bad), number, reading, task, outcome)
+    return outcome
+
+
+def _take(read: Callable[[], Document], number: int | None, reading: Reading, task: Task, outcome: Outcome) -> None:
+    """Do ``task`` with a document, or note why there is none."""
+    try:
+        document = reading.wanted(read())
+    except LeftOutError as error:
+        outcome.leave_out(LeftOut.because(error, place_of(outcome.origin.path, number)))
+        return
+    if document.repaired:
+        outcome.problems.add("bad_utf8", place_of(outcome.origin.path, number))
+    task.document(document, number, outcome)
 
 
 @dataclass(frozen=True, slots=True)
 class CollectCharacters:
     """Which characters are there? The first pass of a ``char`` dataset."""
 
-    def document(self, document: Document, into: Outcome) -> None:
+    def document(self, document: Document, number: int | None, into: Outcome) -> None:
         into.characters.update(document.text)
 
     def chunk(self, chunk: Chunk, into: Outcome) -> None:
@@ -232,12 +311,14 @@ class Encode:
         self._tokenizer = tokenizer
         self._eot = np.array([tokenizer.eot_id], np.uint32)
 
-    def document(self, document: Document, into: Outcome) -> None:
+    def document(self, document: Document, number: int | None, into: Outcome) -> None:
         ids = self._tokenizer.encode(document.text)
         into.ids += (ids, self._eot)
-        into.pieces.append(Piece(document.digest, len(ids) + 1, document.text_bytes, is_last=True))
+        piece = Piece(document.digest, len(ids) + 1, document.text_bytes, True, document.sketch, number)
+        into.pieces.append(piece)
 
     def chunk(self, chunk: Chunk, into: Outcome) -> None:
         ids = self._tokenizer.encode(chunk.text)
         into.ids += (ids, self._eot) if chunk.is_last else (ids,)
-        into.pieces.append(Piece(chunk.digest, len(ids) + chunk.is_last, len(chunk.text.encode()), chunk.is_last))
+        tokens, text_bytes = len(ids) + chunk.is_last, len(chunk.text.encode())
+        into.pieces.append(Piece(chunk.digest, tokens, text_bytes, chunk.is_last, chunk.sketch, chunk.number))

@@ -9,8 +9,9 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mypt_dist.config import Config
 from mypt_dist.data.companions import COMPANIONS, Companion
-from mypt_dist.data.entries import CompanionEntry
+from mypt_dist.data.entries import CompanionEntry, Count
 from mypt_dist.data.manifest import SPLITS, ShardEntry, SplitEntry, companion_name, dtype_for, shard_name
 from mypt_dist.data.scan import FileScan
 from mypt_dist.data.shards import TOKENIZER_DIGITS, ShardHeader, little_endian
@@ -19,6 +20,26 @@ from mypt_dist.tokenizers import Tokenizer
 
 BUFFER_BYTES = 1 << 20
 """What is gathered before it is hashed and written."""
+
+
+class OpenSplit(Config):
+    """How far a split is written: enough to go on with it in another process."""
+
+    tokens: Count
+    documents: Count
+    bytes: Count
+    """UTF-8 text the tokens stand for."""
+    shards: tuple[ShardEntry, ...]
+    """Those that are finished."""
+    open_tokens: Count
+    """In the shard after them."""
+    open_bytes: Count
+    """Of that shard. Its file may be longer: what is behind was not meant to stay."""
+
+    def files(self, split: str) -> dict[str, int]:
+        """What must be there, with its least size."""
+        open_shard = {shard_name(split, len(self.shards)): self.open_bytes} if self.open_tokens else {}
+        return {shard.file: shard.bytes for shard in self.shards} | open_shard
 
 
 class SplitWriter:
@@ -42,7 +63,7 @@ class SplitWriter:
         self._entries: list[ShardEntry] = []
         self.tokens = self.documents = self.text_bytes = 0
         with writing(folder / split):
-            (folder / split).mkdir()
+            (folder / split).mkdir(exist_ok=True)
 
     def write(
         self,
@@ -65,6 +86,32 @@ class SplitWriter:
         self.documents += documents
         if self._buffered >= BUFFER_BYTES:
             self._flush()
+
+    def go_on(self, from_: OpenSplit) -> None:
+        """Take up what another writer, without companions, has left: all `OpenSplit.files`. Raises `DataError`."""
+        self.tokens, self.documents, self.text_bytes = from_.tokens, from_.documents, from_.bytes
+        self._entries = list(from_.shards)
+        if from_.open_tokens:
+            self._shard = _Shard(self._folder, self._split, len(self._entries), (), from_.open_bytes)
+            self._shard.go_on(self._header(self._shard_tokens), from_.open_tokens)
+        kept = {self._folder / name for name in from_.files(self._split)}
+        with writing(self._folder / self._split):
+            for path in set((self._folder / self._split).iterdir()) - kept:
+                path.unlink()
+
+    def pause(self) -> OpenSplit:
+        """How far the split is; all of that is on the disk."""
+        self._flush()
+        if self._shard:
+            self._shard.sync()
+        return OpenSplit(
+            tokens=self.tokens,
+            documents=self.documents,
+            bytes=self.text_bytes,
+            shards=tuple(self._entries),
+            open_tokens=self._shard.tokens if self._shard else 0,
+            open_bytes=self._shard.size if self._shard else 0,
+        )
 
     def close(self) -> SplitEntry:
         """Finish the last shard. Everything is on the disk when this returns."""
@@ -105,17 +152,33 @@ class SplitWriter:
 class _Shard:
     """A shard that is being written, and what stands beside its tokens."""
 
-    def __init__(self, folder: Path, split: str, index: int, kinds: Sequence[Companion]) -> None:
+    def __init__(
+        self, folder: Path, split: str, index: int, kinds: Sequence[Companion], kept_bytes: int | None = None
+    ) -> None:
+        """``kept_bytes``: how much stays of the file of tokens; None where it is new."""
         self._header = b""
         self._names = {kind: companion_name(split, index, kind) for kind in kinds}
         self._name = shard_name(split, index)
-        self._files = [_HashedFile(folder / name) for name in (self._name, *self._names.values())]
+        self._files = [_HashedFile(folder / name, kept_bytes) for name in (self._name, *self._names.values())]
         self.tokens = 0
 
     def begin(self, header: bytes) -> None:
         """``header``: of the full shard, which all but the last will be."""
         self._header = header
         self._files[0].append(header)
+
+    def go_on(self, header: bytes, tokens: int) -> None:
+        """``tokens`` were kept. ``header``: see `begin`."""
+        self._header, self.tokens = header, tokens
+
+    @property
+    def size(self) -> int:
+        """Bytes of tokens and header."""
+        return self._files[0].size
+
+    def sync(self) -> None:
+        for file in self._files:
+            file.sync()
 
     def write(self, columns: Sequence[NDArray[Any]]) -> None:
         for file, column in zip(self._files, columns, strict=True):
@@ -145,14 +208,18 @@ class _Shard:
 
 
 class _HashedFile:
-    """A new file whose bytes are hashed on their way to the disk."""
+    """A file whose bytes are hashed on their way to the disk."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, kept_bytes: int | None = None) -> None:
+        """``kept_bytes``: how much stays of a file that is there; None: there is none."""
         self._path = path
         self._scan = FileScan()
         with writing(path):
             # Closed by finish or by the writer; unbuffered, because what arrives is large.
-            self.file: IO[bytes] = path.open("x+b", buffering=0)
+            self.file: IO[bytes] = path.open("x+b" if kept_bytes is None else "r+b", buffering=0)
+            if kept_bytes is not None:
+                self.file.truncate(kept_bytes)
+                self._hash_again()
 
     def append(self, data: "bytes | memoryview[Any]") -> None:
         self._scan.add(data)
@@ -163,14 +230,25 @@ class _HashedFile:
         with writing(self._path):
             self.file.seek(0)
             self._write(data)
-            self.file.seek(0)
-            self._scan = FileScan()
-            while block := self.file.read(BUFFER_BYTES):
-                self._scan.add(block)
+            self._hash_again()
 
-    def finish(self) -> FileScan:
+    @property
+    def size(self) -> int:
+        return self._scan.bytes
+
+    def _hash_again(self) -> None:
+        self.file.seek(0)
+        self._scan = FileScan()
+        while block := self.file.read(BUFFER_BYTES):
+            self._scan.add(block)
+
+    def sync(self) -> None:
         with writing(self._path):
             os.fsync(self.file.fileno())
+
+    def finish(self) -> FileScan:
+        self.sync()
+        with writing(self._path):
             self.file.close()
         return self._scan
 

@@ -13,7 +13,8 @@ from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints, 
 from mypt_dist.config import Config, SafeName
 from mypt_dist.config.problems import near_miss
 from mypt_dist.data.archives import Kind, kind_of
-from mypt_dist.data.sources.formats import TextFormat
+from mypt_dist.data.filters import Filter
+from mypt_dist.data.formats import TextFormat
 
 Weight = Annotated[float, Field(ge=0)]
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
@@ -102,6 +103,8 @@ class Source(Config):
     format: TextFormat | None = None
     """What is a document in them. By default what a name's ending says; a whole file, where ``final_pattern`` names
     it and its ending says nothing."""
+    filters: tuple[Filter, ...] | None = None
+    """Which of its documents are not wanted, instead of the filters of the whole file. Null: those."""
     weight: Weight | None = None
     """Its share in a mixture, relative to the others. By default that of ``default_weights``, or else 1. A source of
     weight 0 is left out unless it is asked for by name."""
@@ -125,7 +128,7 @@ class Source(Config):
 
 
 class SourcesFile(Config):
-    """Named corpora: what ``mypt data fetch`` reads."""
+    """Named corpora: what ``mypt data fetch`` and ``mypt data prepare`` read."""
 
     about: dict[str, str] = {}
     """For people: ``description`` is what a listing shows."""
@@ -135,6 +138,9 @@ class SourcesFile(Config):
     plain_hosts: tuple[Host, ...] = ()
     """Hosts, or HOST:PORT, that may be asked over ``http://`` or at another port than 443. Their addresses must be
     public all the same: private ones are allowed on the command line alone."""
+    filters: tuple[Filter, ...] = ()
+    """Which documents are not wanted, in each source by itself: first those filters that look at one document, in this
+    order, then duplicates. Without any, only what is empty is left out."""
     default_weights: dict[str, Weight] = {}
     """Weights by the keys of ``sources``."""
     sources: Annotated[dict[SafeName, Source], Field(min_length=1)]

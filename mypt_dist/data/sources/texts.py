@@ -7,8 +7,8 @@ from pathlib import Path
 
 from mypt_dist.data.archives import Archive, kind_of, without_suffix
 from mypt_dist.data.archives.kinds import PACKING
+from mypt_dist.data.formats import TextFormat, WholeFile, format_of
 from mypt_dist.data.sources.config import Source
-from mypt_dist.data.sources.formats import TextFormat, WholeFile, format_of
 from mypt_dist.data.sources.layout import SourceFolder
 from mypt_dist.errors import ConfigError
 

@@ -55,11 +55,11 @@ def test_globs_are_matched_and_sorted(tree):
 
 
 def test_packing_and_shape_come_from_the_name(tree):
-    described = {file.path.name: (file.packing, file.shape) for file in find_files(["in"])}
-    assert described["B.TXT.GZ"] == (".gz", "document")
-    assert described["c.jsonl.zst"] == (".zst", "lines")
-    assert described["a.jsonl"] == ("", "lines")
-    assert described["c.py"] == ("", "document")
+    described = {file.path.name: (file.packing, file.format.type) for file in find_files(["in"])}
+    assert described["B.TXT.GZ"] == (".gz", "text")
+    assert described["c.jsonl.zst"] == (".zst", "jsonl")
+    assert described["a.jsonl"] == ("", "jsonl")
+    assert described["c.py"] == ("", "text")
 
 
 @pytest.mark.parametrize(

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from mypt_dist.config.presets import names
+from mypt_dist.data.formats import JsonLines, LineFile, Parquet, TabSeparated, WholeFile, format_of
 from mypt_dist.data.sources import read_sources
 from mypt_dist.data.sources.config import Download
-from mypt_dist.data.sources.formats import JsonLines, LineFile, Parquet, TabSeparated, WholeFile, format_of
 from mypt_dist.errors import ConfigError
 
 URL = "https://example.org/a.zip"

@@ -13,8 +13,8 @@ from faulty_server import Behaviour, FaultyServer, serving
 from hostile_archives import HOSTILE, flipped, member, split_zip, tar, zipped
 
 from mypt_dist.data import durable
+from mypt_dist.data.formats import JsonLines, LineFile, TabSeparated, WholeFile
 from mypt_dist.data.sources import Fetched, FetchOptions, TextInput, fetch, fetched_texts, fetching, read_sources
-from mypt_dist.data.sources.formats import JsonLines, LineFile, TabSeparated, WholeFile
 from mypt_dist.data.sources.pace import Pace
 from mypt_dist.errors import ConfigError, DataError, LockError, MyptError
 

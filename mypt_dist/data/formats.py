@@ -6,6 +6,8 @@ from pydantic import Field
 
 from mypt_dist.config import Config
 
+FIELD_PATH = r"^[^.]+(\.[^.]+)*$"
+
 
 class WholeFile(Config):
     """A file is a document: .txt, .md, code."""
@@ -28,7 +30,7 @@ class JsonLines(Config):
     """A JSON object on each line."""
 
     type: Literal["jsonl"] = "jsonl"
-    field: str = Field(default="text", pattern=r"^[^.]+(\.[^.]+)*$")
+    field: str = Field(default="text", pattern=FIELD_PATH)
     """Where the text is; a path such as ``article.body`` leads into objects within."""
 
 
