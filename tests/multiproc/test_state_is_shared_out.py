@@ -25,7 +25,7 @@ MODEL = {"type": "gpt", "dropout": 0.0, **SIZES}
 
 
 def weigh(
-    forked: Any, mapping: dict[str, Any], folder: Path, ranks: int, environment: dict[str, str]
+    launch: Any, mapping: dict[str, Any], folder: Path, ranks: int, environment: dict[str, str]
 ) -> dict[str, int]:
     """The most of any rank, by what."""
     folder.mkdir()
@@ -34,17 +34,17 @@ def weigh(
     path.write_text(json.dumps({**mapping, "out": str(folder / "run"), "model": MODEL, "train": train, **AT_ONCE}))
     for stop in ("1", "2"):
         # A process of its own each, because memory that training has freed would serve loading unseen.
-        forked(ranks, str(SCRIPT), str(folder), str(path), stop, **environment)
+        launch(ranks, str(SCRIPT), str(folder), str(path), stop, **environment)
     told = [json.loads((folder / f"2-{rank}.json").read_text()) for rank in range(ranks)]
     return {what: max(one[what] for one in told) for what in told[0]}
 
 
 @pytest.mark.parametrize("name", ["fsdp2", "zero3"])
 def test_state_falls_with_the_ranks_and_checkpoints_never_gather_it(
-    name: EngineName, run_mapping: dict[str, Any], forked: Any, tmp_path: Path
+    name: EngineName, run_mapping: dict[str, Any], launch: Any, tmp_path: Path
 ) -> None:
     environment = FSDP2 if name == "fsdp2" else zero(3)
-    two, four = (weigh(forked, run_mapping, tmp_path / str(ranks), ranks, environment) for ranks in (2, 4))
+    two, four = (weigh(launch, run_mapping, tmp_path / str(ranks), ranks, environment) for ranks in (2, 4))
     assert four["state"] == pytest.approx(two["state"] / 2, rel=0.03)
     for ranks, weighed in ((2, two), (4, four)):
         planned = largest(survey(GPTConfig(vocab_size=320, **SIZES), AdamWConfig())[0], Layout(Topology(name, ranks)))
