@@ -42,6 +42,8 @@ def postgres(host: Host) -> Iterator[None]:
         assert succeeds("createdb", *place, USER), (folder / "log").read_text()
         yield
     finally:
+        # Waits for all its processes, which runuser does not.
+        succeeds("pg_ctl", "stop", f"--pgdata={data}", "--mode=fast", "--wait")
         server.terminate()
         server.wait()
         log.close()
