@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from lives import ForkServer, write_run
 from mlflow_server import Run, Server, assert_everything_is_there_once, eventually
 
 from mypt_dist.checkpoint.process import start_of
+from mypt_dist.errors import LockError
 from mypt_dist.tracking.journal import Journal, read_events, read_metrics
 from mypt_dist.tracking.mlflow_sender.payload import points
 from mypt_dist.tracking.mlflow_sender.state import read_state, write_state
@@ -166,7 +168,16 @@ def test_what_was_appended_and_not_sent_before_kill_9_is_sent_later(
     eventually("the sender is dead", lambda: start_of(sender) is None)
     assert server.runs("cut-short") == []
     proxy.mode = "pass"
-    report = sync(run_dir)
+    reports = []
+
+    def sent() -> bool:
+        # A program that the sender has started may outlive it for a moment, and its lock with it.
+        with suppress(LockError):
+            reports.append(sync(run_dir))
+        return bool(reports)
+
+    eventually("the lock is free", sent)
+    (report,) = reports
     assert (report.complete, report.points, report.status) == (True, 100, "killed")
     assert_everything_is_there_once(server, run_dir, 50, "KILLED")
 
