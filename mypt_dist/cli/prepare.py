@@ -75,7 +75,7 @@ def prepare(
     )
     options = PrepareOptions(fetched, only, weights_of(weight), rejects)
     if not _is_sources_file(inputs):
-        if options != PrepareOptions():
+        if fetched or only or weight or rejects:
             raise ConfigError("--fetched, --only, --weight and --rejects are for a sources file: give one, and no text")
         _prepare_texts(inputs, out, settings, as_json)
     elif len(inputs) > 1:
