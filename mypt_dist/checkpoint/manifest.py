@@ -3,14 +3,14 @@
 import hashlib
 import json
 import math
-from typing import Annotated, Any, Self
+from typing import Any, Self
 
-from pydantic import Field, JsonValue, NonNegativeInt, PositiveInt, ValidationError, model_validator
+from pydantic import JsonValue, NonNegativeInt, PositiveInt, ValidationError, model_validator
 
 from mypt_dist.checkpoint.canary import Canary
 from mypt_dist.checkpoint.layout import MANIFEST, is_safe_file
 from mypt_dist.checkpoint.segments import Dtype, tiling_problem
-from mypt_dist.config import Config
+from mypt_dist.config import Config, Sha256
 from mypt_dist.config.problems import problems
 from mypt_dist.config.strict_json import parse_json
 from mypt_dist.errors import CheckpointError, ConfigError
@@ -18,8 +18,6 @@ from mypt_dist.errors import CheckpointError, ConfigError
 FORMAT = 1
 MAX_BYTES = 256 << 20
 """Of a manifest. A tensor map of 10⁶ segments has about 150 MB."""
-
-Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
 class CorruptError(CheckpointError):

@@ -73,7 +73,6 @@ def prepare(
         },
         "mypt data prepare",
     )
-    options = PrepareOptions(fetched, only, weights_of(weight), rejects)
     if not _is_sources_file(inputs):
         if fetched or only or weight or rejects:
             raise ConfigError("--fetched, --only, --weight and --rejects are for a sources file: give one, and no text")
@@ -83,6 +82,7 @@ def prepare(
     elif text_field is not None:
         raise ConfigError('--text-field is for text: a sources file says "format": {"type": "jsonl", "field": "…"}')
     else:
+        options = PrepareOptions(fetched, only, weights_of(weight), rejects)
         _prepare_sources(inputs[0], out, settings, options, as_json=as_json)
 
 

@@ -2,7 +2,7 @@
 
 from mypt_dist.config.base import Config
 from mypt_dist.config.load import load_mapping, validate, with_overrides
-from mypt_dist.config.names import SafeName, SafePath, inside
+from mypt_dist.config.names import SafeName, SafePath, Sha256, inside
 from mypt_dist.config.registry import Component, Registry
 from mypt_dist.config.strict_json import read_json
 
@@ -12,6 +12,7 @@ __all__ = [
     "Registry",
     "SafeName",
     "SafePath",
+    "Sha256",
     "inside",
     "load_mapping",
     "read_json",

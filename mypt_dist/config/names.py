@@ -48,6 +48,9 @@ def checked_path(path: Path) -> Path:
 SafePath = Annotated[Path, AfterValidator(checked_path)]
 """Any path of the user's own; one with control characters or half characters is a mistake or an attack."""
 
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+"""As hexadecimal digits."""
+
 
 def inside(root: Path, name: str) -> Path:
     """``root / name``, one step below. Raises `ConfigError` for a name that is not safe.

@@ -5,8 +5,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from mypt_dist.config import Config, SafeName
-from mypt_dist.data.entries import Sha256
+from mypt_dist.config import Config, SafeName, Sha256
 from mypt_dist.data.order import Shuffle
 from mypt_dist.data.place import DatasetPlace
 from mypt_dist.data.remote.config import CacheConfig

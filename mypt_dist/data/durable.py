@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from mypt_dist.errors import LockError
+from mypt_dist.errors import ConfigError, LockError
 
 
 def write_new(path: Path, data: bytes) -> None:
@@ -37,14 +37,21 @@ def sync_folder(folder: Path) -> None:
 
 
 @contextmanager
-def only_process(lock: Path, what: str) -> Iterator[None]:
-    """Nobody else holds ``lock``, a file that stays. Raises `LockError`: ``what`` is being done by another."""
-    descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+def only_process(folder: Path, lock: str, doing: str) -> Iterator[None]:
+    """Nobody else is ``doing`` the same in ``folder``, which is made. ``lock``: the name of a file there, which stays.
+
+    Raises `ConfigError` where the folder cannot be written, `LockError` where another process holds the lock.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(folder / lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    except OSError as error:
+        raise ConfigError(f"{folder} cannot be written: {error.strerror}; choose another folder") from None
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
-            raise LockError(f"another process is {what}") from None
+            raise LockError(f"another process is {doing} {folder}") from None
         yield
     finally:
         os.close(descriptor)

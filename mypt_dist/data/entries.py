@@ -4,9 +4,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, SerializerFunctionWrapHandler, StrictInt, StrictStr, model_serializer
 
-from mypt_dist.config import Config
+from mypt_dist.config import Config, Sha256
 
-Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Count = Annotated[int, Field(ge=0, strict=True)]
 Settings = dict[StrictStr, bool | StrictInt | float | StrictStr | None]
 MadeBy = Literal["prepare", "convert", "adopt", "append", "merge", "split"]

@@ -9,11 +9,11 @@ from typing import Annotated, Any, Literal, Self
 import numpy as np
 from pydantic import AfterValidator, Field, StrictStr, WithJsonSchema
 
-from mypt_dist.config import Config, validate
+from mypt_dist.config import Config, Sha256, validate
 from mypt_dist.config.strict_json import parse_json, read_text
 from mypt_dist.data.blocks import DIGITS, blocks_of
 from mypt_dist.data.companions import COMPANIONS, Companion
-from mypt_dist.data.entries import CompanionEntry, Count, Lineage, PathInside, Settings, Sha256, SourceEntry, Sparse
+from mypt_dist.data.entries import CompanionEntry, Count, Lineage, PathInside, Settings, SourceEntry, Sparse
 from mypt_dist.data.in_place import find_index
 from mypt_dist.errors import ConfigError, DataError
 from mypt_dist.tokenizers import END_OF_TEXT, Tokenizer, fingerprint_of, load_tokenizer

@@ -5,9 +5,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from mypt_dist.config import Config, read_json, validate
+from mypt_dist.config import Config, Sha256, read_json, validate
 from mypt_dist.data.config import DataConfig, SourceConfig, SourceName, Weight
-from mypt_dist.data.entries import Sha256
 from mypt_dist.data.manifest import FILE as DATASET
 from mypt_dist.data.manifest import DatasetManifest
 from mypt_dist.data.place import DatasetPlace

@@ -1,13 +1,29 @@
 """What does one pass over a file tell? Its hashes, and of tokens the highest id and the documents."""
 
 import hashlib
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mypt_dist.data.blocks import BlockChecksums
+from mypt_dist.data.blocks import BLOCK_BYTES, BlockChecksums
 from mypt_dist.data.companions import DocumentCounter
+from mypt_dist.errors import DataError
+
+
+def sha256_of(path: Path, advance: Callable[[int], None] = lambda _bytes: None) -> str:
+    """Of a file. ``advance`` is told of bytes read. Raises `DataError`."""
+    digest = hashlib.sha256()
+    try:
+        with path.open("rb") as file:
+            while block := file.read(BLOCK_BYTES):
+                digest.update(block)
+                advance(len(block))
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror}") from None
+    return digest.hexdigest()
 
 
 class FileScan:

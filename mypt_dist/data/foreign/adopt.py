@@ -15,7 +15,7 @@ from mypt_dist.data.companions import DocumentCounter
 from mypt_dist.data.durable import write_new
 from mypt_dist.data.foreign.convert import ForeignOptions, described, require_known_ids
 from mypt_dist.data.foreign.dataset import Chosen, ForeignDataset, RawFile, as_ids, first_bytes
-from mypt_dist.data.foreign.identity import Standing, content_hash, hash_file
+from mypt_dist.data.foreign.identity import Standing, content_hash
 from mypt_dist.data.foreign.registry import open_foreign
 from mypt_dist.data.foreign.tokenizer import choose
 from mypt_dist.data.in_place import index_places
@@ -23,7 +23,7 @@ from mypt_dist.data.lineage import made
 from mypt_dist.data.manifest import SPLITS, DatasetManifest, Dtype, ShardEntry, SplitEntry, Splits
 from mypt_dist.data.progress import BytesDone, Progress
 from mypt_dist.data.rewrite.blocks import Block
-from mypt_dist.data.scan import FileScan
+from mypt_dist.data.scan import FileScan, sha256_of
 from mypt_dist.errors import ConfigError, DataError
 
 _READABLE: dict[str, Dtype] = {"<u2": "uint16", "<u4": "uint32", "<i4": "uint32"}
@@ -48,7 +48,7 @@ def adopt(
     done, hashes = BytesDone(standing.bytes, progress), dict[Path, str]()
     assert foreign.raw is not None, "_common_type has looked"
     entries = {split: _Scan(path, chosen).split(foreign.raw.get(split, ()), done, hashes) for split in SPLITS}
-    hashes |= {file: hash_file(file, done.add) for file in foreign.files if file not in hashes}
+    hashes |= {file: sha256_of(file, done.add) for file in foreign.files if file not in hashes}
     standing.require_unchanged()
     splits = Splits(**entries)
     if not splits.train.tokens + splits.val.tokens:

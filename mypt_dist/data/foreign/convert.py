@@ -5,7 +5,7 @@ from pathlib import Path
 
 from mypt_dist.data.entries import SourceEntry
 from mypt_dist.data.foreign.dataset import Chosen, ForeignDataset
-from mypt_dist.data.foreign.identity import Standing, content_hash, hash_file
+from mypt_dist.data.foreign.identity import Standing, content_hash
 from mypt_dist.data.foreign.registry import open_foreign
 from mypt_dist.data.foreign.tokenizer import choose
 from mypt_dist.data.lineage import made
@@ -13,6 +13,7 @@ from mypt_dist.data.manifest import Counts, DatasetManifest, Splits
 from mypt_dist.data.progress import BytesDone, Progress
 from mypt_dist.data.rewrite.blocks import Block
 from mypt_dist.data.rewrite.draft import SHARD_TOKENS, apart, draft
+from mypt_dist.data.scan import sha256_of
 from mypt_dist.errors import ConfigError
 
 
@@ -46,7 +47,7 @@ def convert(
     with draft(
         out, chosen.tokenizer, foreign.companions, overwrite=options.overwrite, shard_tokens=options.shard_tokens
     ) as new:
-        hashes = [(file, hash_file(file, done.add)) for file in foreign.files]
+        hashes = [(file, sha256_of(file, done.add)) for file in foreign.files]
         share = standing.bytes / max(1, foreign.tokens)
         for split, blocks in foreign.splits.items():
             for block in blocks(chosen.tokenizer):

@@ -1,14 +1,11 @@
 """Which files was it, exactly? Their hashes, and a check that they stayed as they were while they were read."""
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from mypt_dist.data.scan import FileScan
 from mypt_dist.errors import ConfigError, DataError
-
-BLOCK_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,19 +38,6 @@ def content_hash(root: Path, hashes: Sequence[tuple[Path, str]]) -> str:
     named = sorted((path.relative_to(folder).as_posix(), sha256) for path, sha256 in hashes)
     lines = "".join(f"{sha256}  {name}\n" for name, sha256 in named)
     return hashlib.sha256(lines.encode(errors="surrogateescape")).hexdigest()
-
-
-def hash_file(path: Path, read: Callable[[int], None]) -> str:
-    """sha256 of a file. ``read`` is told of bytes read. Raises `DataError`."""
-    scan = FileScan()
-    try:
-        with path.open("rb") as file:
-            while block := file.read(BLOCK_BYTES):
-                scan.add(block)
-                read(len(block))
-    except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror}") from None
-    return scan.sha256
 
 
 def _look(path: Path) -> tuple[Path, int, int]:

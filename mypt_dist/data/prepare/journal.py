@@ -11,9 +11,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO, Literal
 
-from mypt_dist.config import Config, read_json, validate
+from mypt_dist.config import Config, Sha256, read_json, validate
 from mypt_dist.data.durable import replace
-from mypt_dist.data.entries import Count, Sha256
+from mypt_dist.data.entries import Count
 from mypt_dist.data.filters.duplicates import SKETCH_BYTES
 from mypt_dist.data.prepare.documents import DIGEST_BYTES
 from mypt_dist.data.prepare.inputs import size_of

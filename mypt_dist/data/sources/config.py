@@ -8,16 +8,15 @@ from pathlib import PurePosixPath
 from typing import Annotated, Any, Self
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
-from mypt_dist.config import Config, SafeName
+from mypt_dist.config import Config, SafeName, Sha256
 from mypt_dist.config.problems import near_miss
 from mypt_dist.data.archives import Kind, kind_of
 from mypt_dist.data.filters import Filter
 from mypt_dist.data.formats import TextFormat
 
 Weight = Annotated[float, Field(ge=0)]
-Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 _HOST = re.compile(r"[A-Za-z0-9.-]{1,253}(:[0-9]{1,5})?\Z|\[[0-9a-fA-F:.]{2,45}\](:[0-9]{1,5})?\Z")
 
 

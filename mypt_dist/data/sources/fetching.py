@@ -4,7 +4,7 @@ import ssl
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -12,6 +12,7 @@ from pathlib import Path
 from mypt_dist.data import durable
 from mypt_dist.data.archives import Archive, ExtractionLimits
 from mypt_dist.data.prepare.writer import writing
+from mypt_dist.data.scan import sha256_of
 from mypt_dist.data.sources.addresses import AddressRules, ForbiddenError
 from mypt_dist.data.sources.config import Download, Source
 from mypt_dist.data.sources.download import MAX_BYTES, Arrived, Downloader, Expected, Wanted
@@ -22,7 +23,7 @@ from mypt_dist.data.sources.pins import Pin, Pins
 from mypt_dist.data.sources.read import Sources
 from mypt_dist.data.sources.shown import Progress, Shown
 from mypt_dist.data.sources.texts import TextInput, archives_of, text_inputs
-from mypt_dist.data.sources.unpacking import is_unpacked, sha256_of, unpack
+from mypt_dist.data.sources.unpacking import is_unpacked, unpack
 from mypt_dist.data.sources.web import Network, Web
 from mypt_dist.errors import ConfigError, DataError
 from mypt_dist.redact import without_secrets
@@ -73,12 +74,7 @@ def fetch(sources: Sources, out: Path, options: FetchOptions | None = None, show
     rules = AddressRules(frozenset(sources.file.plain_hosts), frozenset(options.allow_hosts))
     _check_urls(sources, chosen, rules)
     job = _Fetch(sources, out, options, rules, chosen)
-    with ExitStack() as held:
-        try:
-            out.mkdir(parents=True, exist_ok=True)
-            held.enter_context(durable.only_process(out / LOCK, f"fetching into {out}"))
-        except OSError as error:
-            raise ConfigError(f"{out} cannot be written: {error.strerror}; choose another folder") from None
+    with durable.only_process(out, LOCK, "fetching into"):
         return job.run(show)
 
 

@@ -6,9 +6,9 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from mypt_dist.config import Config, read_json, validate
+from mypt_dist.config import Config, Sha256, read_json, validate
 from mypt_dist.data import durable
-from mypt_dist.data.sources.config import Sha256, Url
+from mypt_dist.data.sources.config import Url
 from mypt_dist.errors import DataError
 
 

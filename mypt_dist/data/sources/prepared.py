@@ -4,9 +4,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
-from mypt_dist.config import Config, SafeName, read_json, validate
+from mypt_dist.config import Config, SafeName, Sha256, read_json, validate
 from mypt_dist.data import durable
-from mypt_dist.data.entries import Sha256
 from mypt_dist.data.manifest import FILE, DatasetManifest
 from mypt_dist.data.mixture import FILE as MIXTURE
 from mypt_dist.data.mixture import MixtureFile, MixtureSource

@@ -5,7 +5,7 @@ import json
 import logging
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -69,12 +69,7 @@ def prepare_sources(
     if twice := next((name for name in names if names.count(name) > 1), None):
         raise ConfigError(f"{sources.path}: two keys are {twice!r} in small letters, as a run would call them")
     tasks = [_task(sources, key, out, settings, options) for key in weights]
-    with ExitStack() as held:
-        try:
-            out.mkdir(parents=True, exist_ok=True)
-            held.enter_context(durable.only_process(out / LOCK, f"preparing sources in {out}"))
-        except OSError as error:
-            raise ConfigError(f"{out} cannot be written: {error.strerror}; choose another folder") from None
+    with durable.only_process(out, LOCK, "preparing sources in"):
         record = Record.read(out)
         due = [task for task in tasks if not task.is_finished(record)]
         with show("tokenizing") as progress:

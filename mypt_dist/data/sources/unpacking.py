@@ -1,22 +1,17 @@
 """The archives of a source, unpacked as a whole or not at all."""
 
-import hashlib
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field
 
-from mypt_dist.config import Config, read_json, validate
+from mypt_dist.config import Config, Sha256, read_json, validate
 from mypt_dist.data import durable
 from mypt_dist.data.archives import Archive, ExtractionLimits, extract
 from mypt_dist.data.prepare.writer import writing
-from mypt_dist.data.sources.config import Sha256
 from mypt_dist.data.sources.layout import MANIFEST, SourceFolder
-from mypt_dist.errors import ConfigError, DataError
-
-READ_BYTES = 1 << 20
+from mypt_dist.errors import ConfigError
 
 
 class UnpackedFile(Config):
@@ -82,16 +77,3 @@ def _put_in_place(folder: SourceFolder) -> None:
     folder.staging.rename(folder.extracted)
     durable.sync_folder(folder.path)
     shutil.rmtree(folder.replaced, ignore_errors=True)
-
-
-def sha256_of(path: Path, advance: Callable[[int], None] = lambda _bytes: None) -> str:
-    """Of a file. Raises `DataError`."""
-    digest = hashlib.sha256()
-    try:
-        with path.open("rb") as file:
-            while block := file.read(READ_BYTES):
-                digest.update(block)
-                advance(len(block))
-    except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror}") from None
-    return digest.hexdigest()

@@ -260,7 +260,7 @@ def test_two_cannot_prepare_in_one_folder(corpus: Path, tmp_path: Path) -> None:
     from mypt_dist.data.durable import only_process
 
     (tmp_path / "out").mkdir()
-    with only_process(tmp_path / "out/.preparing.lock", "there"), pytest.raises(LockError, match="preparing sources"):
+    with only_process(tmp_path / "out", ".preparing.lock", "here"), pytest.raises(LockError, match="preparing sources"):
         run(corpus, tmp_path / "out")
 
 

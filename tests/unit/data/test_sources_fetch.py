@@ -285,7 +285,10 @@ def test_a_missing_local_file_is_told_before_anything_is_made(tmp_path: Path, se
 
 def test_two_calls_into_one_folder_are_refused(place: Place) -> None:
     place.out.mkdir()
-    with durable.only_process(place.out / ".fetching.lock", "busy"), pytest.raises(LockError, match="another process"):
+    with (
+        durable.only_process(place.out, ".fetching.lock", "fetching into"),
+        pytest.raises(LockError, match="another process"),
+    ):
         place.fetch()
 
 
