@@ -8,7 +8,6 @@
 * seek: `Order.samples` at step 10^6
 """
 
-import argparse
 import statistics
 import sys
 import tempfile
@@ -19,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.race import Contestant, Ratio, Turns, markdown, race, write_json
+from benchmarks.race import Contestant, Ratio, Turns, markdown, parser, race, write_json
 
 BATCH, CONTEXT = 16, 1024
 BATCHES_A_TURN = 2000
@@ -153,11 +152,9 @@ CONTESTANTS = {"ours": ours, "gather": gather, "open": open_large}
 
 def main() -> None:
     """Run the race and print the table, or be one contestant."""
-    parser = argparse.ArgumentParser(description="Time batches against one NumPy gather.")
-    parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument("--json", type=Path)
-    parser.add_argument("--contestant", nargs=2, metavar=("NAME", "DATA"))
-    arguments = parser.parse_args()
+    options = parser("Time batches against one NumPy gather.")
+    options.add_argument("--contestant", nargs=2, metavar=("NAME", "DATA"))
+    arguments = options.parse_args()
     if arguments.contestant:
         name, data = arguments.contestant
         CONTESTANTS[name](Path(data), Turns(sys.stdout))

@@ -8,6 +8,8 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
+from functools import cache
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -158,14 +160,17 @@ def forked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Launch]:
     """
     from lives import ForkServer
 
-    folder = tmp_path_factory.mktemp("forked")
-    with ForkServer() as plain, ForkServer("deepspeed") as zero:
-        numbers = count()
+    folder, numbers = tmp_path_factory.mktemp("forked"), count()
+    with ExitStack() as servers:
+
+        @cache
+        def server(*modules: str) -> ForkServer:
+            return servers.enter_context(ForkServer(*modules))
 
         def run(ranks: int, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-            server = zero if "ACCELERATE_USE_DEEPSPEED" in environment else plain
+            modules = ("deepspeed",) if "ACCELERATE_USE_DEEPSPEED" in environment else ()
             log = folder / f"{next(numbers)}.log"
-            life = server.run(ranks, list(arguments), log, environment)
+            life = server(*modules).run(ranks, list(arguments), log, environment)
             codes = life.wait(600)
             assert set(codes) == {0}, f"{codes}\n{life.said()}"
             return subprocess.CompletedProcess(arguments, 0, life.said(), "")

@@ -3,7 +3,7 @@
 import hashlib
 from pathlib import Path
 
-from mypt_dist.checkpoint import Manifest, open_checkpoint
+from mypt_dist.checkpoint import Checkpoint, Manifest, open_checkpoint
 from mypt_dist.tracking.journal import read_metrics
 
 
@@ -13,14 +13,19 @@ def manifest(run: Path, step: int) -> Manifest:
 
 
 def state_hashes(run: Path, step: int) -> dict[str, str]:
-    """sha256 of every tensor, whoever wrote it: weights and moments."""
-    hashes = {}
+    """Of the checkpoint after ``step``."""
     with open_checkpoint(run / f"checkpoints/step-{step:08}") as checkpoint:
-        for name, tensor in checkpoint.manifest.tensors.items():
-            buffer = bytearray(4 * tensor.elements)
-            checkpoint.read_into(name, 0, tensor.elements, buffer)
-            hashes[name] = hashlib.sha256(buffer).hexdigest()
-    return hashes
+        return hashes(checkpoint)
+
+
+def hashes(checkpoint: Checkpoint) -> dict[str, str]:
+    """sha256 of every tensor, whoever wrote it: weights and moments."""
+    found = {}
+    for name, tensor in checkpoint.manifest.tensors.items():
+        buffer = bytearray(4 * tensor.elements)
+        checkpoint.read_into(name, 0, tensor.elements, buffer)
+        found[name] = hashlib.sha256(buffer).hexdigest()
+    return found
 
 
 def losses(run: Path, name: str = "train/loss") -> list[float]:

@@ -15,6 +15,7 @@ from types import TracebackType
 from typing import Self
 
 import pytest
+from engines import FSDP2
 
 NEEDS_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 ADDRESSES = ("10.99.0.1", "10.99.0.2")
@@ -24,7 +25,7 @@ LAUNCH_FILES = Path(__file__).parents[2] / "launch/accelerate"
 
 ON_ONE_HOST: Mapping[str, Mapping[str, str]] = {
     "ddp": {},
-    "fsdp2": {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2"},
+    "fsdp2": FSDP2,
 }
 """The variables by which the same engine is chosen without a launch file."""
 

@@ -1,6 +1,5 @@
 """Lives of a run: started from a fork server or cold, killed, started again, and compared with an undisturbed run."""
 
-import hashlib
 import json
 import os
 import signal
@@ -17,6 +16,7 @@ from typing import Any, Self
 
 import psutil
 from conftest import launch_command
+from finished_runs import hashes
 
 from mypt_dist.checkpoint import open_checkpoint
 from mypt_dist.tracking.journal import read_events, read_metrics
@@ -228,12 +228,8 @@ def final(run: Path) -> Final:
     """Of the newest checkpoint, which must be valid."""
     rows = read_metrics(run)
     with open_checkpoint(run) as checkpoint:
-        tensors = {}
-        for name, tensor in checkpoint.manifest.tensors.items():
-            buffer = bytearray(4 * tensor.elements)
-            checkpoint.read_into(name, 0, tensor.elements, buffer)
-            tensors[name] = hashlib.sha256(buffer).hexdigest()
-        return Final(tensors, checkpoint.manifest.order_hash, _curve(rows, "train/loss"), _curve(rows, "val/loss"))
+        curves = _curve(rows, "train/loss"), _curve(rows, "val/loss")
+        return Final(hashes(checkpoint), checkpoint.manifest.order_hash, *curves)
 
 
 def _curve(rows: list[dict[str, Any]], name: str) -> list[tuple[int, float]]:

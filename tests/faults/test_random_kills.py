@@ -11,19 +11,18 @@ from typing import Any
 
 import pytest
 from counted import SOAK, count
+from engines import ENGINES
 from lives import ColdLife, Final, ForkServer, Life, eventually, final, lost_work, steps_done, write_run
 
 pytestmark = pytest.mark.multiproc
 
 SAVE_EVERY = 3
 STEPS = 36
-FSDP2 = {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2"}
 
 KILLS = {"1": (150, 20), "DDP x2": (100, 10), "FSDP2 x2": (100, 0)}
 """By engine: with `make test-soak`, and in `make test`."""
 COLD = (12, 1)
 """The same for lives that begin with an interpreter, of one process and of two ranks under torchrun."""
-SETTINGS: dict[str, tuple[int, dict[str, str]]] = {"1": (1, {}), "DDP x2": (2, {}), "FSDP2 x2": (2, FSDP2)}
 
 
 @pytest.fixture(scope="module")
@@ -121,7 +120,7 @@ def tell(how: str, ordeals: list[Ordeal]) -> None:
 def test_a_run_that_is_killed_at_any_moment_ends_like_an_undisturbed_one(
     engine: str, run_mapping: dict[str, Any], tmp_path: Path, server: ForkServer
 ) -> None:
-    ranks, environment = SETTINGS[engine]
+    ranks, environment = ENGINES[engine]
     run_mapping["checkpoints"] = {"keep_last": 2, "background": ranks > 1}
 
     def start(file: Path) -> Life:

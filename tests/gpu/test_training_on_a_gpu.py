@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 from conftest import launch_command
+from engines import FSDP2, zero
 from finished_runs import losses, manifest, state_hashes
 
 from mypt_dist.checkpoint import open_checkpoint
@@ -28,14 +29,10 @@ MODEL = {"type": "llama", "context": 64, "n_layer": 3, "n_head": 4, "n_embd": 12
 ON_CPU = {"CUDA_VISIBLE_DEVICES": ""}
 
 
-def zero(stage: int, **more: str) -> dict[str, str]:
-    return {"ACCELERATE_USE_DEEPSPEED": "true", "ACCELERATE_DEEPSPEED_ZERO_STAGE": str(stage), **more}
-
-
 ENGINES: dict[str, dict[str, str] | None] = {
     "single": None,
     "launched": {},
-    "fsdp2": {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2"},
+    "fsdp2": FSDP2,
     "zero1": zero(1),
     "zero2": zero(2),
     "zero3": zero(3),
