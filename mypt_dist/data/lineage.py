@@ -4,12 +4,12 @@ import platform
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from mypt_dist.data.entries import Ancestor, Lineage, MadeBy, Parent, SourceEntry
 from mypt_dist.data.manifest import DatasetManifest
+from mypt_dist.installed import installed_version
 
 
 @cache
@@ -17,15 +17,8 @@ def tools() -> dict[str, str]:
     """Names and versions of what decides how text becomes tokens."""
     return {
         "python": platform.python_version(),
-        **{name: _version(name) for name in ("mypt-dist", "numpy", "tiktoken")},
+        **{name: installed_version(name) or "not installed" for name in ("mypt-dist", "numpy", "tiktoken")},
     }
-
-
-def _version(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return "not installed"
 
 
 def made(made_by: MadeBy, parents: Iterable[tuple[Path, DatasetManifest]] = ()) -> Lineage:

@@ -5,10 +5,10 @@ import platform
 import subprocess
 from collections.abc import Mapping
 from functools import cache
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import mypt_dist
+from mypt_dist.installed import installed_version
 from mypt_dist.world import JSON
 
 PACKAGES = ("torch", "accelerate", "deepspeed", "numpy", "tiktoken", "mlflow")
@@ -26,7 +26,7 @@ def code_version() -> dict[str, JSON]:
         "commit": commit,
         "dirty": dirty,
         "python": platform.python_version(),
-        **{name: _version(name) for name in PACKAGES},
+        **{name: installed_version(name) for name in PACKAGES},
     }
 
 
@@ -46,10 +46,3 @@ def _git(folder: Path, *arguments: str) -> str | None:
     except (OSError, subprocess.SubprocessError):
         return None
     return done.stdout.strip()
-
-
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None

@@ -12,6 +12,7 @@ from pathlib import Path
 from mypt_dist.data import durable
 from mypt_dist.data.archives import Archive, ExtractionLimits
 from mypt_dist.data.prepare.writer import writing
+from mypt_dist.data.progress import BytesDone, Progress
 from mypt_dist.data.scan import sha256_of
 from mypt_dist.data.sources.addresses import AddressRules, ForbiddenError
 from mypt_dist.data.sources.config import Download, Source
@@ -21,7 +22,7 @@ from mypt_dist.data.sources.layout import LOCK, SourceFolder, folder_of
 from mypt_dist.data.sources.pace import Pace
 from mypt_dist.data.sources.pins import Pin, Pins
 from mypt_dist.data.sources.read import Sources
-from mypt_dist.data.sources.shown import Progress, Shown
+from mypt_dist.data.sources.shown import Shown
 from mypt_dist.data.sources.texts import TextInput, archives_of, text_inputs
 from mypt_dist.data.sources.unpacking import is_unpacked, unpack
 from mypt_dist.data.sources.web import Network, Web
@@ -214,16 +215,10 @@ class _Fetch:
             return
         # Once to be hashed, and once to be unpacked.
         total = 2 * sum(path.stat().st_size for place in todo for path in place.packed)
-        done = 0
         with show("unpacking") as progress:
-
-            def advance(count: int) -> None:
-                nonlocal done
-                done += count
-                progress(min(done, total), total)
-
+            done = BytesDone(total, lambda done, total: progress(min(done, total), total))
             for place in todo:
-                self._note(place.key, partial(self._unpack_one, place, advance))
+                self._note(place.key, partial(self._unpack_one, place, done.add))
 
     def _unpack_one(self, place: _Place, advance: Callable[[int], None]) -> None:
         hashes = {path.name: sha256_of(path, advance) for path in place.packed}

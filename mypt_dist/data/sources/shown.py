@@ -1,10 +1,8 @@
 """Several files under way at once, shown as one amount of bytes."""
 
 import threading
-from collections.abc import Callable
 
-Progress = Callable[[int, int], None]
-"""Called with (bytes done, bytes in all)."""
+from mypt_dist.data.progress import Progress
 
 
 class Shown:

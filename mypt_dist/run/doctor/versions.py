@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 
+from mypt_dist.installed import installed_version
 from mypt_dist.run.doctor.check import LOADING_S, Check, Result, fail, ok, skip, warn
 
 LOWEST_PYTHON = (3, 11)
@@ -102,14 +103,7 @@ def _installed() -> tuple[list[str], dict[str, str | None]]:
     except metadata.PackageNotFoundError:
         return [], {}
     names = [match[1] for text in required if (match := _REQUIREMENT.match(text))]
-    return required, {name: _version(name) for name in names}
-
-
-def _version(name: str) -> str | None:
-    try:
-        return metadata.version(name)
-    except metadata.PackageNotFoundError:
-        return None
+    return required, {name: installed_version(name) for name in names}
 
 
 def _numbers(version: str) -> tuple[int, ...]:
