@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -67,13 +67,28 @@ class Host:
                 env={**os.environ, **(environment or {})},
             )
 
-    def close(self) -> None:
-        """Kill whoever is left here, and let go of the namespaces, and with them of their interfaces."""
+    def processes(self) -> Iterator[int]:
+        """Whoever runs here."""
         ours = Path(f"/proc/{self.pid}/ns/net").readlink()
         for entry in Path("/proc").glob("[0-9]*/ns/net"):
             with suppress(OSError):
                 if entry.readlink() == ours:
-                    os.kill(int(entry.parts[2]), signal.SIGKILL)
+                    yield int(entry.parts[2])
+
+    def trains(self) -> bool:
+        """Whether a rank runs here: not its launcher, whose command line holds that of the rank."""
+        for process in self.processes():
+            with suppress(OSError):
+                command = Path(f"/proc/{process}/cmdline").read_bytes().split(b"\0")
+                if b"-m" in command and command[command.index(b"-m") + 1 :][:2] == [b"mypt_dist", b"train"]:
+                    return True
+        return False
+
+    def close(self) -> None:
+        """Kill whoever is left here, and let go of the namespaces, and with them of their interfaces."""
+        for process in self.processes():
+            with suppress(OSError):
+                os.kill(process, signal.SIGKILL)
         self._holder.communicate()
 
 

@@ -50,19 +50,26 @@ def saves(run: Path) -> set[str]:
     return {path.name for path in (run / "checkpoints").glob("step-????????")}
 
 
-def ended(launchers: list["subprocess.Popen[bytes]"], seconds: float) -> list[float]:
-    """Seconds after which each host's processes were gone. Whoever is not is killed, and that is a failure."""
-    begun, times = time.monotonic(), {}
-    while len(times) < len(launchers) and time.monotonic() < begun + seconds:
+def stopped(
+    two: TwoHosts, launchers: list["subprocess.Popen[bytes]"], seconds: float
+) -> tuple[list[float], list[float]]:
+    """Seconds after which each host's rank was gone, and its launcher, too. Whoever is left is killed: a failure."""
+    begun = time.monotonic()
+    ranks: dict[int, float] = {}
+    hosts: dict[int, float] = {}
+    while len(hosts) < len(launchers) and time.monotonic() < begun + seconds:
         for number, launcher in enumerate(launchers):
-            if number not in times and launcher.poll() is not None:
-                times[number] = time.monotonic() - begun
-        time.sleep(0.1)
+            after = time.monotonic() - begun
+            if number not in ranks and not two.hosts[number].trains():
+                ranks[number] = after
+            if number not in hosts and launcher.poll() is not None:
+                hosts[number] = after
+        time.sleep(0.05)
     for launcher in launchers:
         launcher.kill()
         launcher.wait()
-    assert len(times) == len(launchers), f"a host did not stop within {seconds} s: {times}"
-    return [times[number] for number in sorted(times)]
+    assert len(hosts) == len(launchers), f"a host did not stop within {seconds} s: {hosts}"
+    return sorted(ranks.values()), sorted(hosts.values())
 
 
 @pytest.mark.parametrize(
@@ -92,7 +99,7 @@ def test_both_sides_stop_and_the_run_goes_on_when_the_network_is_back(
 
     two.cut(how)
     before = saves(run)
-    times = ended(launchers, PATIENCE_S + MARGIN_S)
+    ranks_gone, hosts_gone = stopped(two, launchers, PATIENCE_S + MARGIN_S)
     said = logs(file)
     # Whoever is first: the collective that gives up, or the watchdog of a rank that waits in its backward pass.
     assert "mypt: another rank died or stopped answering" in said or "hangs" in said
@@ -117,8 +124,8 @@ def test_both_sides_stop_and_the_run_goes_on_when_the_network_is_back(
         f"the network between two hosts is cut ({engine}, {rendezvous} rendezvous, {how})",
         "both sides stop, neither saves on its own; resumed when it is back, bit-identical to a run without a cut",
         time_out_s=PATIENCE_S,
-        first_host_gone_after_s=round(min(times), 1),
-        last_host_gone_after_s=round(max(times), 1),
+        last_rank_gone_after_s=round(ranks_gone[-1], 1),
+        last_launcher_gone_after_s=round(hosts_gone[-1], 1),
         saves_after_the_cut=len(after - before),
         steps_done_again=reached - step,
         differing=0,
