@@ -19,8 +19,13 @@ pytestmark = pytest.mark.multiproc
 SAVE_EVERY = 3
 STEPS = 36
 
-KILLS = {"1": (150, 20), "DDP x2": (100, 10), "FSDP2 x2": (100, 0)}
-"""By engine: with `make test-soak`, and in `make test`."""
+KILLS = {
+    ("1", False): (150, 20),
+    ("DDP x2", False): (100, 0),
+    ("DDP x2", True): (100, 10),
+    ("FSDP2 x2", True): (100, 0),
+}
+"""By engine, and by whether it saves in the background: with `make test-soak`, and in `make test`."""
 COLD = (12, 1)
 """The same for lives that begin with an interpreter, of one process and of two ranks under torchrun."""
 
@@ -106,7 +111,7 @@ def tell(how: str, ordeals: list[Ordeal]) -> None:
     count(
         f"kill -9 of the whole program at any moment ({how})",
         "resumed: weights, moments, order and losses bit-identical to the undisturbed run; at most one save interval "
-        "done again, and what was trained while a background save was written",
+        "done again, and with background saves what was trained while one was written",
         kills=sum(ordeal.killed for ordeal in ordeals),
         starts=sum(ordeal.starts for ordeal in ordeals),
         steps_done_again_at_most=max(max(ordeal.lost, default=0) for ordeal in ordeals),
@@ -115,19 +120,19 @@ def tell(how: str, ordeals: list[Ordeal]) -> None:
     )
 
 
-@pytest.mark.parametrize("engine", [name for name, numbers in KILLS.items() if numbers[not SOAK]])
+@pytest.mark.parametrize(("engine", "background"), [case for case, numbers in KILLS.items() if numbers[not SOAK]])
 @pytest.mark.timeout(3600 if SOAK else 600)
 def test_a_run_that_is_killed_at_any_moment_ends_like_an_undisturbed_one(
-    engine: str, run_mapping: dict[str, Any], tmp_path: Path, server: ForkServer
+    engine: str, background: bool, run_mapping: dict[str, Any], tmp_path: Path, server: ForkServer
 ) -> None:
     ranks, environment = ENGINES[engine]
-    run_mapping["checkpoints"] = {"keep_last": 2, "background": ranks > 1}
+    run_mapping["checkpoints"] = {"keep_last": 2, "background": background}
 
     def start(file: Path) -> Life:
         return server.start(file, ranks=ranks, environment=environment)
 
-    ordeal = torment(start, run_mapping, tmp_path / "runs", KILLS[engine][not SOAK], start)
-    tell("1 process" if ranks == 1 else engine, [ordeal])
+    ordeal = torment(start, run_mapping, tmp_path / "runs", KILLS[engine, background][not SOAK], start)
+    tell(f"{'1 process' if ranks == 1 else engine}{', saving in the background' if background else ''}", [ordeal])
 
 
 @pytest.mark.timeout(3600 if SOAK else 600)

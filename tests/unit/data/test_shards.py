@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mypt_dist.data.entries import CompanionEntry
 from mypt_dist.data.manifest import Counts, DatasetManifest, ShardEntry, SplitEntry, Splits, dtype_for, shard_name
 from mypt_dist.data.shards import HEADER_BYTES, ShardHeader, open_shard, read_tokens
 from mypt_dist.errors import ConfigError, DataError
@@ -34,6 +35,18 @@ def manifest_of(shards, tokenizer=TOKENIZER):
     tokens = sum(shard.tokens for shard in shards)
     train = SplitEntry(tokens=tokens, documents=1, bytes=tokens - 1, shards=tuple(shards))
     return DatasetManifest.create(tokenizer, Splits(train=train, val=EMPTY), (), Counts(files=1), {"val_fraction": 0.5})
+
+
+def test_the_hash_of_a_manifest_is_that_of_its_canonical_json(tmp_path):
+    entries = [write_shard(tmp_path, index, [1, 2, 3]) for index in range(2)]
+    mask = CompanionEntry(file="train/shard-00000.mask.bin", bytes=3, sha256="0" * 64, crc32="00ff00ff")
+    sealed = [entries[0].model_copy(update={"crc32": "0123abcd", "companions": {"mask": mask}}), entries[1]]
+    train = SplitEntry(tokens=6, documents=1, bytes=5, shards=tuple(sealed))
+    settings = {"name": 'a "crc32":NaN of a text', "crc32": "f00d"}
+    manifest = DatasetManifest.create(TOKENIZER, Splits(train=train, val=EMPTY), (), Counts(), settings)
+    content = manifest.model_dump(mode="json", exclude={"sha256"})
+    canonical = json.dumps(content, sort_keys=True, separators=(",", ":"))
+    assert manifest.sha256 == hashlib.sha256(canonical.encode()).hexdigest()
 
 
 @pytest.fixture
