@@ -9,6 +9,10 @@ cores and a loaded tokenizer, and read from the page cache.
 * dedup: the same with exact de-duplication. The copies differ in their first line, so that nothing is dropped
 * sources: the same texts as a source of a sources file, with exact de-duplication, able to go on after a kill
 * reference: `tiktoken.Encoding.encode_ordinary_batch` of a list of strings, the result dropped
+* datasets: Hugging Face datasets' ``map`` on all cores, then one memory-mapped file, as nanoGPT has it
+* litdata: its ``optimize`` on all cores with its ``TokensLoader``
+
+The last two need ``pip install -e '.[bench,bench-litdata]'``.
 
 Every contestant runs in its own process, in turn within each round. The ratio of a round is reference time over our
 time: above 1 we are faster.
@@ -16,7 +20,6 @@ time: above 1 we are faster.
 
 import argparse
 import json
-import os
 import subprocess
 import sys
 import tempfile
@@ -26,6 +29,7 @@ from functools import partial
 from pathlib import Path
 from statistics import median
 
+from benchmarks.prepare_peers import cores, encoding, time_datasets, time_litdata
 from benchmarks.race import Ratio, markdown, write_json
 
 Figures = dict[str, list[float]]
@@ -70,17 +74,10 @@ def time_sources(corpus: Path, out: Path) -> float:
 
 def time_reference(corpus: Path, _out: Path) -> float:
     """Seconds for the batch call alone; reading and decoding the files is not counted."""
-    import tiktoken
-    from tiktoken_ext.openai_public import r50k_pat_str
-
-    from mypt_dist.tokenizers.gpt2 import merge_ranks
-
-    specials = {"<|endoftext|>": 50256}
-    encoding = tiktoken.Encoding("r50k", pat_str=r50k_pat_str, mergeable_ranks=merge_ranks(), special_tokens=specials)
+    tokens = encoding()
     texts = [path.read_text(encoding="utf-8") for path in sorted(corpus.rglob("*.txt"))]
-    cores = len(os.sched_getaffinity(0))
     start = time.perf_counter()
-    encoding.encode_ordinary_batch(texts, num_threads=cores)
+    tokens.encode_ordinary_batch(texts, num_threads=cores())
     return time.perf_counter() - start
 
 
@@ -89,8 +86,11 @@ CONTESTANTS: dict[str, Callable[[Path, Path], float]] = {
     "dedup": partial(time_ours, dedup=True),
     "sources": time_sources,
     "reference": time_reference,
+    "datasets": time_datasets,
+    "litdata": time_litdata,
 }
 SPEED_TARGETS = {"ours": "≥ 1.1", "dedup": "≥ 1.0", "sources": "≥ 1.0"}
+PEERS = ("datasets", "litdata")
 SMALL = "peak_memory_of_one_copy_mb"
 
 
@@ -106,8 +106,9 @@ def run_apart(name: str, corpus: Path) -> dict[str, float]:
     with tempfile.TemporaryDirectory(dir=corpus.parent) as out:
         command = [sys.executable, "-m", "benchmarks.prepare", "--contestant", name]
         command += ["--corpus", str(corpus), "--out", f"{out}/data"]
-        done = subprocess.run(command, capture_output=True, text=True, check=True)
-    result: dict[str, float] = json.loads(done.stdout)
+        done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    # litdata talks on the same stream.
+    result: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
     return result
 
 
@@ -140,6 +141,10 @@ def table(size: int, runs: dict[str, Figures]) -> str:
         ]
         for name, target in SPEED_TARGETS.items()
     ]
+    rows += [
+        [f"ours: speed, {peer} = 1", *Ratio.of(runs[peer]["seconds"], runs["ours"]["seconds"]).cells(), "> 1"]
+        for peer in PEERS
+    ]
     for name, figures in runs.items():
         rate = median(size / 1e6 / seconds for seconds in figures["seconds"])
         rows.append([f"{name}: MB of text a second", f"{rate:.2f}", "", "", ""])
@@ -165,8 +170,9 @@ def main() -> None:
         return
     size, runs = measure(options.rounds, options.copies)
     print(table(size, runs))
-    cores = len(os.sched_getaffinity(0))
-    print(f"\n{size:,} bytes of text, {cores} cores, {options.rounds} rounds; memory: the highest")
+    print(
+        f"\n{size:,} bytes of text, {cores()} cores, {options.rounds} rounds; memory: the highest of the main process"
+    )
     write_json(options.json, {"corpus_bytes": size, "runs": runs})
 
 
