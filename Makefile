@@ -47,10 +47,10 @@ test-gpu: install  ## what needs a GPU
 	$(RUN) pytest -m gpu tests/gpu
 
 test-soak: install  ## the fault tests with all their points; about an hour
-	MYPT_SOAK=1 $(RUN) pytest -n 2 --dist loadfile -s tests/faults tests/multiproc/test_background_saves.py
+	MYPT_SOAK=1 $(RUN) pytest -n 2 --dist loadfile tests/faults tests/multiproc/test_background_saves.py
 
 test-cluster: install  ## what needs root: a Slurm of two nodes, two hosts, disks that lose power, the image
-	$(RUN) pytest -s -m cluster tests/cluster
+	$(RUN) pytest -n 2 --dist loadfile -m cluster tests/cluster
 
 wheel: install  ## build the wheel
 	$(BIN)/pip wheel --quiet --no-deps -w dist .

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from functools import cache
@@ -182,6 +183,25 @@ def launch_command(ranks: int, *arguments: str) -> list[str]:
     """The command line that starts ``ranks`` processes on this machine."""
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={ranks}"]
     return [*torchrun, *arguments]
+
+
+BEGAN = pytest.StashKey[float]()
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """When it was."""
+    session.config.stash[BEGAN] = time.time()
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """What became of the faults that were injected, in whichever process."""
+    from counted import counted_since
+
+    lines = counted_since(config.stash[BEGAN])
+    if lines:
+        terminalreporter.section("faults that were injected, and what became of them")
+        for line in lines:
+            terminalreporter.write_line(line)
 
 
 @pytest.hookimpl(trylast=True)

@@ -1,4 +1,4 @@
-"""Counts of the fault matrix: printed by the test that made them, and kept for the table in the docs.
+"""Counts of the fault matrix: printed at the end of the tests that made them, and kept for the table in the docs.
 
 ``python -m tests.faults.counted`` writes the table of docs/reference/faults.md from what the last runs left.
 """
@@ -21,11 +21,17 @@ must do."""
 def count(fault: str, expected: str, **numbers: float) -> None:
     """Note the outcome of a test. ``fault`` and ``expected`` are the first columns of its row in the table."""
     told = ", ".join(f"{value:,g} {name.replace('_', ' ')}" for name, value in numbers.items())
-    print(f"\nfaults: {fault}: {told}")
     KEPT.mkdir(parents=True, exist_ok=True)
     name = re.sub(r"[^a-z0-9]+", "-", fault.lower()).strip("-")
     row = {"fault": fault, "expected": expected, "counted": told, "soak": SOAK}
     (KEPT / f"{name}.json").write_text(json.dumps(row, indent=1))
+
+
+def counted_since(moment: float) -> list[str]:
+    """A line for every fault that was counted since ``moment``, as of `time.time`, by whatever process."""
+    recent = [path for path in sorted(KEPT.glob("*.json")) if path.stat().st_mtime >= moment]
+    rows = [json.loads(path.read_text()) for path in recent]
+    return [f"{row['fault']}: {row['counted']}" for row in rows]
 
 
 def table() -> str:
