@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from hypothesis import settings
 
 if TYPE_CHECKING:
     from object_store import ObjectStore
@@ -23,6 +24,10 @@ if TYPE_CHECKING:
 # Two cores, several ranks: threads that wait for each other in every small operation would take all the time.
 os.environ["OMP_NUM_THREADS"] = "1"
 os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
+
+# No test asserts a time, and an example takes seconds where somebody else wants the processor.
+settings.register_profile("mypt", deadline=None)
+settings.load_profile("mypt")
 
 # A shell starts jobs in the background with signals ignored, and whatever tests start would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)

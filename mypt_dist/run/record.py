@@ -88,7 +88,7 @@ class RunRecord:
     def ended(self, state: TrainState, wish: Wish, exhausted: End | None) -> None:
         """The loop came to its end, perhaps because of ``exhausted`` sources."""
         steps = self._config.train.steps
-        at = f"at step {state.step} of {steps}; saved"
+        at = f"at step {state.step} of {steps}{'; saved' if state.step else ''}"
         if wish.signal_number:
             announced = wish.signal_number in (signal.SIGTERM, signal.SIGUSR1)
             self._status = "preempted" if announced else "killed"
