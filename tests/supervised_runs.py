@@ -16,16 +16,23 @@ PATIENCE_S = 300
 """For what takes some seconds where nobody else wants the processor: a supervisor waits, ranks start, a save ends."""
 
 
-def start(run_file: Path, *arguments: str) -> "subprocess.Popen[str]":
-    """A supervisor of two CPU ranks that train ``run_file``."""
-    command = [sys.executable, "-m", "mypt_dist", "launch", "cpu", str(run_file), "--supervise", *arguments]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+class Supervisor(subprocess.Popen[bytes]):
+    """`mypt launch --supervise` of two CPU ranks. What it says goes to a file: a pipe that nobody reads fills up."""
+
+    def __init__(self, run_file: Path, *arguments: str) -> None:
+        command = [sys.executable, "-m", "mypt_dist", "launch", "cpu", str(run_file), "--supervise", *arguments]
+        self._log = run_file.with_suffix(".supervisor.log")
+        with self._log.open("wb") as output:
+            super().__init__(command, stdout=output, stderr=subprocess.STDOUT)
+
+    def said(self) -> str:
+        """All that it and its ranks have said so far."""
+        return self._log.read_text(errors="replace")
 
 
-def ended(supervisor: "subprocess.Popen[str]", within_s: float = 240) -> tuple[int, str]:
+def ended(supervisor: Supervisor, within_s: float = 240) -> tuple[int, str]:
     """Its exit code and what all its processes said."""
-    output, _ = supervisor.communicate(timeout=within_s)
-    return supervisor.returncode, output
+    return supervisor.wait(within_s), supervisor.said()
 
 
 def manifest(run: Path) -> Manifest:
@@ -52,12 +59,12 @@ def ranks_of(run_file: Path, **variables: str) -> list[int]:
     return [pid for pid, environ in processes(run_file) if "RANK" in environ and variables.items() <= environ.items()]
 
 
-def wait_for_ranks(run_file: Path, supervisor: "subprocess.Popen[str]", **variables: str) -> list[int]:
+def wait_for_ranks(run_file: Path, supervisor: Supervisor, **variables: str) -> list[int]:
     """`ranks_of`, once there are some."""
     deadline = time.monotonic() + 120
     while not (found := ranks_of(run_file, **variables)):
-        assert supervisor.poll() is None, supervisor.communicate()[0]
-        assert time.monotonic() < deadline
+        assert supervisor.poll() is None, supervisor.said()
+        assert time.monotonic() < deadline, supervisor.said()
         time.sleep(0.02)
     return found
 
@@ -78,10 +85,10 @@ def committed(run: Path) -> set[str]:
     return {path.name for path in run.glob("checkpoints/step-????????")}
 
 
-def wait_for_another_checkpoint(run: Path, supervisor: "subprocess.Popen[str]") -> None:
+def wait_for_another_checkpoint(run: Path, supervisor: Supervisor) -> None:
     """Beside those that are there."""
     before, deadline = committed(run), time.monotonic() + PATIENCE_S
     while not committed(run) - before:
-        assert supervisor.poll() is None, supervisor.communicate()[0]
-        assert time.monotonic() < deadline
+        assert supervisor.poll() is None, supervisor.said()
+        assert time.monotonic() < deadline, supervisor.said()
         time.sleep(0.02)

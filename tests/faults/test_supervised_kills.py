@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 from counted import SOAK, count
 from supervised_runs import (
+    Supervisor,
     ended,
     kill,
     launcher_of,
     manifest,
     ranks_of,
-    start,
     wait_for_another_checkpoint,
     wait_for_ranks,
 )
@@ -45,7 +45,7 @@ def test_the_end_is_that_of_a_run_that_was_left_alone(run_mapping: dict[str, Any
     train = {**run_mapping["train"], "steps": 100_000, "save_every": 5, "eval_every": 50_000}
     path = tmp_path / "run.json"
     path.write_text(json.dumps({**run_mapping, "train": train, "checkpoints": {"keep_last": 2}}))
-    supervisor = start(path)
+    supervisor = Supervisor(path)
     for who, number in kills:
         wait_for_another_checkpoint(tmp_path / "run", supervisor)
         for pid in launcher_of(path) if who == "launcher" else ranks_of(path, RANK=who[-1]):

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from supervised_runs import ended, kill, manifest, ranks_of, start, wait_for_another_checkpoint, wait_for_ranks
+from supervised_runs import Supervisor, ended, kill, manifest, ranks_of, wait_for_another_checkpoint, wait_for_ranks
 
 import mypt_dist
 from mypt_dist.checkpoint import verify_checkpoint
@@ -53,7 +53,7 @@ def test_a_killed_rank_comes_back_and_the_run_ends_as_planned(
     """That not a bit differs from a run that was left alone, the fault tests show."""
     train = {**run_mapping["train"], "steps": STEPS, "eval_every": STEPS, "save_every": STEPS}
     mypt_dist.train({**run_mapping, "train": train, "out": str(tmp_path / "alone")})
-    supervisor = start(run_file)
+    supervisor = Supervisor(run_file)
     # Found before, since the run is over soon after its first checkpoint.
     (victim,) = wait_for_ranks(run_file, supervisor, RANK="1")
     wait_for_another_checkpoint(tmp_path / "run", supervisor)
@@ -68,7 +68,7 @@ def test_a_killed_rank_comes_back_and_the_run_ends_as_planned(
 
 
 def test_a_mistake_of_the_user_is_not_repeated(run_file: Path, tmp_path: Path) -> None:
-    code, output = ended(start(run_file, f"data.path={tmp_path / 'nowhere'}"))
+    code, output = ended(Supervisor(run_file, f"data.path={tmp_path / 'nowhere'}"))
     assert code == 2, output
     assert "supervisor: not restarted, rank 0: bad configuration or input (exit code 2)" in output
     assert output.count("nowhere") >= 2
@@ -76,14 +76,14 @@ def test_a_mistake_of_the_user_is_not_repeated(run_file: Path, tmp_path: Path) -
 
 def test_a_crash_loop_is_left(run_file: Path) -> None:
     with killing(run_file, RANK="1"):
-        code, output = ended(start(run_file, "--max-restarts", "1"))
+        code, output = ended(Supervisor(run_file, "--max-restarts", "1"))
     assert code == 7, output
     assert "supervisor: given up after 1 restarts at step 0 without a new checkpoint" in output
 
 
 def test_where_four_ranks_always_die_two_finish_with_the_same_batch(run_file: Path, tmp_path: Path) -> None:
     with killing(run_file, RANK="3", WORLD_SIZE="4"):
-        code, output = ended(start(run_file, "--ranks", "4", "--min-ranks", "2", "--max-restarts", "0"))
+        code, output = ended(Supervisor(run_file, "--ranks", "4", "--min-ranks", "2", "--max-restarts", "0"))
     assert code == 0, output
     assert "going on with 2 ranks instead of 4" in output
     last = manifest(tmp_path / "run")
@@ -92,7 +92,7 @@ def test_where_four_ranks_always_die_two_finish_with_the_same_batch(run_file: Pa
 
 
 def test_a_stop_is_passed_on_saved_and_reported(run_file: Path, tmp_path: Path) -> None:
-    supervisor = start(run_file, "train.steps=100000", "train.save_every=10")
+    supervisor = Supervisor(run_file, "train.steps=100000", "train.save_every=10")
     wait_for_another_checkpoint(tmp_path / "run", supervisor)
     supervisor.terminate()
     code, output = ended(supervisor)
