@@ -24,7 +24,7 @@ def count(fault: str, expected: str, **numbers: float) -> None:
     KEPT.mkdir(parents=True, exist_ok=True)
     name = re.sub(r"[^a-z0-9]+", "-", fault.lower()).strip("-")
     row = {"fault": fault, "expected": expected, "counted": told, "soak": SOAK}
-    (KEPT / f"{name}.json").write_text(json.dumps(row, indent=1))
+    (KEPT / f"{name}{'.soak' if SOAK else ''}.json").write_text(json.dumps(row, indent=1))
 
 
 def counted_since(moment: float) -> list[str]:
@@ -35,9 +35,13 @@ def counted_since(moment: float) -> list[str]:
 
 
 def table() -> str:
-    """Markdown of all that was counted, in the order of the faults' names."""
-    rows = [json.loads(path.read_text()) for path in sorted(KEPT.glob("*.json"))]
-    lines = [f"| {row['fault']} | {row['expected']} | {row['counted']} |" for row in rows]
+    """Markdown of all that was counted, in the order of the faults' names; of all points, where those were run."""
+    found = [json.loads(path.read_text()) for path in sorted(KEPT.glob("*.json"))]
+    rows = {row["fault"]: row for row in sorted(found, key=lambda row: bool(row["soak"]))}
+    lines = [
+        f"| {row['fault']} | {row['expected']} | {row['counted']} |"
+        for row in sorted(rows.values(), key=lambda row: str(row["fault"]).lower())
+    ]
     return "\n".join(["| fault | must end in | counted |", "|---|---|---|", *lines])
 
 
