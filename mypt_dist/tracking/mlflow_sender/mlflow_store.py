@@ -2,6 +2,8 @@
 
 import contextlib
 import json
+import os
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final
@@ -96,6 +98,7 @@ class MlflowStore:
     def _client(self) -> MlflowClient:
         # An SQL store connects, and brings its schema up to date, when the client is made: it may fail then.
         if self._connected is None:
+            _make_database(self._uri)
             self._connected = MlflowClient(tracking_uri=self._uri)
         return self._connected
 
@@ -115,10 +118,30 @@ def artifact_location(uri: str) -> str | None:
 
     None for servers, which know it themselves. MLflow's own choice is the current folder of whoever comes first.
     """
+    database = _database(uri)
+    return None if database is None else (database.parent / "mlartifacts").as_uri()
+
+
+def _database(uri: str) -> Path | None:
+    """The file of a SQLite store."""
     parts = urlsplit(uri)
-    if parts.scheme != "sqlite":
-        return None
-    return (Path(parts.path[1:]).absolute().parent / "mlartifacts").as_uri()
+    return Path(parts.path[1:]).absolute() if parts.scheme == "sqlite" and parts.path not in ("", "/:memory:") else None
+
+
+def _make_database(uri: str) -> None:
+    """Have MLflow make a SQLite database that is not there yet, whole.
+
+    It takes seconds and many steps, and one that was killed in between leaves a file that MLflow cannot use any more.
+    """
+    database = _database(uri)
+    if database is None or database.exists() or not database.parent.is_dir():
+        return
+    with tempfile.TemporaryDirectory(prefix=f".{database.name}-", dir=database.parent) as folder:
+        aside = Path(folder) / database.name
+        MlflowClient(tracking_uri=f"sqlite:///{aside}")
+        # Another run's sender may have been faster.
+        with contextlib.suppress(FileExistsError):
+            os.link(aside, database)
 
 
 @contextlib.contextmanager

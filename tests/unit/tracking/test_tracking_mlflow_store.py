@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import requests
 
+from mypt_dist.tracking.mlflow_sender import mlflow_store
 from mypt_dist.tracking.mlflow_sender.mlflow_store import MlflowStore, _root, artifact_location
 from mypt_dist.tracking.mlflow_sender.payload import Dataset, Point
 from mypt_dist.tracking.mlflow_sender.remote import RUN_UID, Refused, RunGone, Unreachable
@@ -35,6 +36,24 @@ def run_id(store: MlflowStore, request: pytest.FixtureRequest) -> str:
 def ask(folder: Path, query: str, *values: object) -> list[Any]:
     with closing(sqlite3.connect(folder / "mlflow.db")) as database:
         return database.execute(query, values).fetchall()
+
+
+def test_a_database_is_there_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A sender that is killed while MLflow makes its tables must not leave half of them to the next."""
+
+    def killed_half_way(tracking_uri: str) -> None:
+        with closing(sqlite3.connect(tracking_uri.removeprefix("sqlite:///"))) as half:
+            half.execute("CREATE TABLE _alembic_tmp_experiments (name TEXT)")
+        raise KeyboardInterrupt
+
+    store = MlflowStore(f"sqlite:///{tmp_path}/mlflow.db", "mypt")
+    with monkeypatch.context() as patched:
+        patched.setattr(mlflow_store, "MlflowClient", killed_half_way)
+        with pytest.raises(KeyboardInterrupt):
+            store.find("run")
+    assert list(tmp_path.iterdir()) == []
+    assert store.find("run") == []
+    assert [path.name for path in tmp_path.iterdir()] == ["mlflow.db"]
 
 
 def test_a_run_is_found_by_its_own_id(store: MlflowStore, run_id: str, request: pytest.FixtureRequest) -> None:
