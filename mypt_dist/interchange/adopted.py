@@ -2,7 +2,7 @@
 
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -49,6 +49,8 @@ class Origin(Config):
     """Every file that decided the content, by its name there."""
     taken: tuple[str, ...] = ("weights",)
     """``weights``, ``optimizer``."""
+    tokenizer: str = ""
+    """Fingerprint of the tokenizer that was chosen for it, where there is a choice."""
     dtypes: dict[str, int] = {}
     """Tensors of the source by their element type."""
     settings: dict[str, JsonValue] = {}
@@ -58,7 +60,7 @@ class Origin(Config):
 
     def same(self, other: "Origin") -> bool:
         """Whether both mean the same content."""
-        facts = ("program", "generation", "files", "taken")
+        facts = ("program", "generation", "files", "taken", "tokenizer")
         return all(getattr(self, fact) == getattr(other, fact) for fact in facts)
 
 
@@ -82,6 +84,8 @@ class Adopted:
     """With which it was trained, if that is known."""
     train: Mapping[str, JSON] = field(default_factory=dict)
     """Keys of the ``train`` section that are known."""
+    confirm: Callable[[], None] = lambda: None
+    """Called once all tensors are written and before anything is visible: raises where the source has changed."""
 
 
 def adopted_before(out: Path, origin: Origin) -> Path | None:
@@ -146,6 +150,7 @@ def write_adopted(adopted: Adopted, out: Path, progress: Progress | None = None)
 def _manifest(
     adopted: Adopted, files: Mapping[str, FileEntry], tensors: Mapping[str, TensorEntry], token: str
 ) -> Manifest:
+    adopted.confirm()
     run: dict[str, JsonValue] = {"model": adopted.model.model_dump(mode="json")}
     if adopted.optimizer is not None:
         run["optimizer"] = adopted.optimizer.model_dump(mode="json")
