@@ -73,7 +73,7 @@ def convert(
     if every:
         _convert_all(_only(source, model_name, checkpoint), out or RUNS, options, as_json)
     else:
-        _convert_one(_named(source, model_name, checkpoint), checkpoint, out, options, as_json)
+        _convert_one(*_named(source, model_name, checkpoint), out, options, as_json)
 
 
 def _convert_one(path: Path, checkpoint: str | None, out: Path | None, options: "Options", as_json: bool) -> None:
@@ -104,15 +104,17 @@ def _convert_all(folder: Path, out: Path, options: "Options", as_json: bool) -> 
         raise type(gravest)(f"{len(errors)} of {len(reports)} checkpoints in {folder} were refused: {gravest}")
 
 
-def _named(source: Path | None, model_name: str | None, checkpoint: str | None) -> Path:
-    """What the user means by what they said. Raises `ConfigError`."""
+def _named(source: Path | None, model_name: str | None, checkpoint: str | None) -> tuple[Path, str | None]:
+    """A folder or file, and which file of the folder, if that was said. Raises `ConfigError`."""
     from mypt_dist.config import inside
     from mypt_dist.errors import ConfigError
 
     if source is not None and model_name is None:
-        return source
+        return source, checkpoint
     if source is None and model_name is not None:
-        return inside(CHECKPOINTS, model_name)
+        return inside(CHECKPOINTS, model_name), checkpoint
+    if source is None and checkpoint is not None:
+        return Path(checkpoint), None
     raise ConfigError(
         "say which checkpoint: SRC, or --model_name NAME for checkpoints/NAME, or --all for every one in a folder"
         if source is None

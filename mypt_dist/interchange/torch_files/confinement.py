@@ -40,6 +40,7 @@ def leave_network() -> bool:
 
 def confine() -> None:
     """No more descriptors, files, processes or modules; bounded memory and time. There is no way back."""
+    space = _address_space()
     if os.geteuid() == 0:
         # Limits on processes do not bind root.
         with suppress(OSError):
@@ -51,7 +52,7 @@ def confine() -> None:
     _limit(resource.RLIMIT_FSIZE, 0)
     _limit(resource.RLIMIT_NPROC, 0)
     _limit(resource.RLIMIT_CPU, int(used.ru_utime + used.ru_stime) + CPU_S)
-    if space := _address_space():
+    if space:
         _limit(resource.RLIMIT_AS, space + MEMORY)
     # Descriptors that are open stay so; no file, socket or pipe can be added.
     _limit(resource.RLIMIT_NOFILE, 0)
@@ -77,7 +78,7 @@ def _limit(kind: int, value: int) -> None:
 def _address_space() -> int:
     """Bytes of address space in use; 0 where the system does not tell."""
     try:
-        pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0])
+        pages = int(Path("/proc/self/statm").read_bytes().split()[0])
     except (OSError, ValueError, IndexError):
         return 0
     return pages * resource.getpagesize()

@@ -19,8 +19,8 @@ from mypt_dist.interchange.torch_files.confinement import confine, leave_network
 from mypt_dist.lifeline import die_with_parent
 from mypt_dist.world import JSON
 
-MAX_NODES = 1_000_000
-"""Values in one file: small pickles can unfold to endless ones."""
+MAX_NODES = 250_000
+"""Values in one file, about ten for each tensor: small pickles can unfold to endless ones."""
 MAX_TEXT = 1 << 20
 SHOWN = 200
 

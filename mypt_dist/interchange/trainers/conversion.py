@@ -76,7 +76,6 @@ def convert(source: Source, out: Path, options: Options, progress: Progress | No
     done = BytesDone(2 * standing.bytes, progress)
     with opened(source, options.outline) as foreign:
         adopted, report = _understood(source, out, foreign, options)
-        check_fits(adopted.model, adopted.optimizer, adopted.tensors)
         hashes = {path.name: sha256_of(path, done.add) for path in source.files}
         origin = adopted.origin.model_copy(update={"files": hashes})
         if adopted_before(out, origin):
@@ -116,10 +115,10 @@ def convert_all(
 
 
 def _apart(source: Source, out: Path) -> None:
-    """Nothing is written into the folder of the original."""
-    folder = (source.path if source.path.is_dir() else source.path.parent).resolve()
-    if out.resolve() == folder or folder in out.resolve().parents:
-        raise ConfigError(f"{out} lies in {folder}, whose checkpoint stays as it is: give another folder")
+    """Nothing is written into the folder of a bundle, which would no longer be the one that was found."""
+    folder, target = source.path.resolve(), out.resolve()
+    if folder.is_dir() and (target == folder or folder in target.parents):
+        raise ConfigError(f"{out} lies in {source.path}, which stays as it is: give another folder")
 
 
 def _understood(source: Source, out: Path, foreign: Foreign, options: Options) -> tuple[Adopted, Report]:
@@ -129,9 +128,10 @@ def _understood(source: Source, out: Path, foreign: Foreign, options: Options) -
     layout = layout_of(generation, foreign.settings, foreign.weights, where)
     chosen = tokenizer_for(foreign, options.tokenizer, layout.model.rows, source.path)
     rows = weights(layout, foreign.weights, where)
+    tensors = [one.segment(as_fp32=False) for one in rows]
+    check_fits(layout.model, None, tensors)
     kept, why = _optimizer(layout, foreign, options, where)
     rounded = (*(one.name for one in rows if one.dtype in LOSSY), *(("optimizer",) if kept and kept.rounded else ()))
-    tensors = [one.segment(as_fp32=False) for one in rows]
     origin = Origin(
         program=foreign.program,
         generation=f"{foreign.format}, {generation}" if foreign.program == "mypt" else foreign.format,

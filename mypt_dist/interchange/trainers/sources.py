@@ -14,6 +14,7 @@ from mypt_dist.errors import CheckpointError, ConfigError
 from mypt_dist.interchange.torch_files.reading import Opaque, Outline, Tree, read_torch_files
 from mypt_dist.interchange.torch_files.stored import StoredTensor
 from mypt_dist.interchange.trainers.layouts import COMPILED
+from mypt_dist.tokenizers.base import well_formed
 
 MODEL, CONFIG, TOKENIZER, STATE, OPTIMIZER = (
     *("model.pt", "config.json", "tokenizer.json"),
@@ -21,6 +22,8 @@ MODEL, CONFIG, TOKENIZER, STATE, OPTIMIZER = (
 )
 SINGLE = ("latest.pt", "final.pt", "ckpt.pt")
 """Single files, as MyPT and nanoGPT call them."""
+LONGEST = 1000
+"""Characters of a text that is kept."""
 KNOWN = f"a folder with {MODEL} and {CONFIG}, or with one of {', '.join(SINGLE)}, or such a file"
 
 
@@ -99,17 +102,26 @@ def plain(tree: Tree) -> JsonValue:
     """What stands beside the tensors, for a manifest: numbers as numbers, anything unknown by its name."""
     match tree:
         case dict():
-            return {str(key): plain(value) for key, value in tree.items()}
+            return {_text(str(key)): plain(value) for key, value in tree.items()}
         case list():
             return [plain(value) for value in tree]
-        case StoredTensor() if tree.elements == 1 and tree.dtype != "BF16":
-            number = tree.number()
-            return number if math.isfinite(number) else str(number)
         case StoredTensor():
-            return f"tensor of {list(tree.shape)}"
-        case Opaque():
-            return tree.what
+            return _number(tree)
+        case Opaque(what=text) | str(text):
+            return _text(text)
     return tree
+
+
+def _number(tensor: StoredTensor) -> float | str:
+    if tensor.elements != 1 or tensor.dtype == "BF16":
+        return f"tensor of {list(tensor.shape)}"
+    number = tensor.number()
+    return number if math.isfinite(number) else str(number)
+
+
+def _text(text: str) -> str:
+    """Without half characters, which no file can hold, and of a length that people read."""
+    return well_formed(text[:LONGEST])
 
 
 def _looks_right(folder: Path) -> bool:
