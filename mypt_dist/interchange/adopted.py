@@ -5,6 +5,7 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import ParamSpec, TypeVar
 
 from pydantic import JsonValue, ValidationError
 
@@ -24,7 +25,7 @@ from mypt_dist.checkpoint.lock import LOCK
 from mypt_dist.config import Config, Sha256
 from mypt_dist.data.order import GENESIS
 from mypt_dist.data.progress import BytesDone, Progress
-from mypt_dist.errors import ConfigError
+from mypt_dist.errors import ConfigError, MyptError, SaveError
 from mypt_dist.interchange.fitting import check_fits
 from mypt_dist.models import ModelConfig
 from mypt_dist.optim import OptimizerConfig
@@ -34,6 +35,9 @@ from mypt_dist.tokenizers import Tokenizer
 from mypt_dist.world import JSON, Solo
 
 log = logging.getLogger(__name__)
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 class Origin(Config):
@@ -122,14 +126,14 @@ def write_adopted(adopted: Adopted, out: Path, progress: Progress | None = None)
 
     One tensor is in memory at a time. ``out`` holds the whole checkpoint in the end or is as it was; where it holds the
     very same one already, nothing is done. Raises what `adopted_before` raises; `CheckpointError` for tensors that are
-    not those of the model; `SaveError` where the disk refuses or a tensor cannot be read; `LockError` where another
+    not those of the model; what reading a tensor raises; `SaveError` where the disk refuses; `LockError` where another
     process writes there.
     """
     check_fits(adopted.model, adopted.optimizer, adopted.tensors)
     if there := adopted_before(out, adopted.origin):
         log.info("%s is there already, whole and of the same origin: nothing is done", there)
         return there
-    done = BytesDone(sum(tensor.bytes for tensor in adopted.tensors), progress)
+    reading = _Reading(BytesDone(sum(tensor.bytes for tensor in adopted.tensors), progress))
     new = _missing(out)
     try:
         with RunLock(out) as lock:
@@ -138,11 +142,14 @@ def write_adopted(adopted: Adopted, out: Path, progress: Progress | None = None)
             )
             return store.save(
                 adopted.step,
-                [_counted(tensor, done) for tensor in adopted.tensors],
+                [reading.watched(tensor) for tensor in adopted.tensors],
                 rank_state={},
                 files={TOKENIZER_FILE: json.dumps(adopted.tokenizer.state(), indent=1).encode()},
-                describe=lambda files, tensors: _manifest(adopted, files, tensors, lock.token),
+                describe=reading.kept(lambda files, tensors: _manifest(adopted, files, tensors, lock.token)),
             )
+    except SaveError as error:
+        # The disk is not to blame for what was read.
+        raise (reading.failure or error) from None
     finally:
         _remove_empty(new)
 
@@ -182,13 +189,34 @@ def _origin_of(manifest: Manifest) -> Origin | None:
         return None
 
 
-def _counted(tensor: Segment, done: BytesDone) -> Segment:
-    def data() -> memoryview:
-        content = memoryview(tensor.data())
-        done.add(content.nbytes)
-        return content
+class _Reading:
+    """Tells how far reading has come, and keeps what the source did wrong: saving tells it as text alone."""
 
-    return replace(tensor, data=data)
+    def __init__(self, done: BytesDone) -> None:
+        self._done = done
+        self.failure: MyptError | None = None
+
+    def watched(self, tensor: Segment) -> Segment:
+        """The same, read under these eyes."""
+
+        def data() -> memoryview:
+            content = memoryview(self.kept(tensor.data)())
+            self._done.add(content.nbytes)
+            return content
+
+        return replace(tensor, data=data)
+
+    def kept(self, action: Callable[P, T]) -> Callable[P, T]:
+        """The same, and its `MyptError` is remembered."""
+
+        def acting(*args: P.args, **kwargs: P.kwargs) -> T:
+            try:
+                return action(*args, **kwargs)
+            except MyptError as error:
+                self.failure = error
+                raise
+
+        return acting
 
 
 def _missing(out: Path) -> list[Path]:

@@ -102,7 +102,15 @@ def test_the_next_step_is_the_one_that_its_own_optimizer_makes(kind: str, tmp_pa
             assert difference < 1e-6, name
 
 
-def _step(run: Path, ids: Tensor, targets: Tensor) -> dict[str, Tensor]:
+def test_twin_without_its_moments_the_next_step_is_another(tmp_path: Path) -> None:
+    theirs = trained("heads")
+    converted(save_bundle(theirs, tmp_path / "there"), tmp_path / "run")
+    ids, targets = batch(theirs.config, theirs.steps)
+    kept, fresh = (_step(tmp_path / "run", ids, targets, moments=moments) for moments in (True, False))
+    assert all(float((kept[name] - fresh[name]).abs().max()) > 1e-4 for name in kept if name.startswith("model/blocks"))
+
+
+def _step(run: Path, ids: Tensor, targets: Tensor, *, moments: bool = True) -> dict[str, Tensor]:
     """All tensors of a converted checkpoint once training has gone on for a step."""
     with open_checkpoint(run) as checkpoint:
         optimizer = AdamWConfig.model_validate(checkpoint.manifest.run["optimizer"])
@@ -110,7 +118,7 @@ def _step(run: Path, ids: Tensor, targets: Tensor) -> dict[str, Tensor]:
         engine = Engine()
         try:
             trainable = engine.prepare(model, optimizer.build(model), StepRecipe(max_norm=1e9))
-            trainable.load_state(reader(checkpoint))
+            trainable.load_state(reader(checkpoint), moments=moments)
             with trainable.micro_batch(last=True):
                 trainable.backward(trainable.model(ids, labels=targets) / targets.numel())
             trainable.update()

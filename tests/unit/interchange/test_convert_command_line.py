@@ -11,7 +11,7 @@ from canary_payloads import Touch
 from outlines import QUICK, in_process
 from predecessors import save_bundle, save_single, trained
 
-from mypt_dist.errors import ConfigError
+from mypt_dist.errors import ConfigError, DataError
 from mypt_dist.interchange.torch_files import reading
 from mypt_dist.interchange.trainers.conversion import convert
 from mypt_dist.interchange.trainers.sources import find
@@ -172,6 +172,6 @@ def test_a_source_that_changes_meanwhile_is_not_converted(tmp_path: Path) -> Non
         if done > total // 2:
             (source.path / "config.json").write_text("{}")
 
-    with pytest.raises(Exception, match="changed while it was read"):
+    with pytest.raises(DataError, match="changed while it was read"):
         convert(source, tmp_path / "run", QUICK, touched)
     assert not (tmp_path / "run").exists()
