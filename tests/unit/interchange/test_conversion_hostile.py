@@ -18,6 +18,7 @@ from outlines import QUICK, in_process
 from predecessors import Theirs, save_bundle, save_single, trained
 
 from mypt_dist.errors import CheckpointError, ConfigError, MyptError
+from mypt_dist.interchange.torch_files import outline as outlining
 from mypt_dist.interchange.torch_files.outline import MAX_NODES
 from mypt_dist.interchange.torch_files.reading import read_torch_files
 from mypt_dist.interchange.trainers.conversion import convert, convert_all
@@ -120,6 +121,16 @@ def test_a_tensor_that_is_told_truly_is_read_whatever_its_strides(tmp_path: Path
     file = torch_file(tmp_path / "model.pt", content, {"data/0": values.numpy().tobytes()})
     with read_torch_files([file], in_process) as (tree,):
         assert tree["t"].array().tolist() == [[1, 5, 9], [2, 6, 10]]  # type: ignore[index, call-overload, union-attr]
+
+
+def test_a_torch_that_tells_the_place_of_tensors_under_fake_tensors_alone_is_asked_that_way(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = outlining._place
+    monkeypatch.setattr(outlining, "_place", lambda tensor: None if tensor.device.type == "meta" else place(tensor))
+    file = torch_file(tmp_path / "model.pt", {"t": claimed("0", 2, (2,))}, {"data/0": bytes(4) + b"\0\0\x80?"})
+    with read_torch_files([file], in_process) as (tree,):
+        assert tree["t"].array().tolist() == [0.0, 1.0]  # type: ignore[index, call-overload, union-attr]
 
 
 UNFOLDING: dict[str, tuple[Callable[[], Any], str]] = {
