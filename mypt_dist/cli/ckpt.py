@@ -7,10 +7,13 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from pydantic import JsonValue
 
+from mypt_dist.cli.ckpt_convert import convert
 from mypt_dist.cli.tables import JsonOption, print_json, print_table
 
-app = typer.Typer(help="List, show and verify checkpoints.", no_args_is_help=True)
+app = typer.Typer(help="List, show, verify and convert checkpoints.", no_args_is_help=True)
+app.command("convert")(convert)
 
 Run = Annotated[Path, typer.Argument(metavar="PATH", help="A run's folder or one checkpoint in it.")]
 
@@ -54,6 +57,7 @@ def show(path: Run, as_json: JsonOption = False) -> None:
         "samples": f"{manifest.samples:,}",
         "order hash": manifest.order_hash,
         "written by": f"{manifest.world_size} ranks ({manifest.engine.get('name')})",
+        "origin": _origin(manifest.origin),
         "code": f"{manifest.code.get('version')} {manifest.code.get('commit') or ''}",
         "model": json.dumps(manifest.run.get("model")),
         "sources": json.dumps(manifest.sources),
@@ -69,6 +73,13 @@ def show(path: Run, as_json: JsonOption = False) -> None:
         "changes": json.dumps(manifest.changes) if manifest.changes else "none",
     }
     print_table(["", ""], [[key, value] for key, value in facts.items()])
+
+
+def _origin(origin: dict[str, JsonValue] | None) -> str:
+    """Where weights that were not trained here came from."""
+    if origin is None:
+        return "trained here"
+    return json.dumps({key: value for key, value in origin.items() if key not in ("files", "settings")})
 
 
 @app.command()

@@ -9,6 +9,7 @@ from mypt_dist.generation.ids import generate_ids
 from mypt_dist.generation.sampling import SamplingConfig
 from mypt_dist.models.layers.causal_lm import CausalLM
 from mypt_dist.tokenizers import StreamDecoder, Tokenizer
+from mypt_dist.tokenizers.ordinary import text_ids
 
 OnText: TypeAlias = Callable[[int, str], None]
 """Called with a row's number and its newest text."""
@@ -38,12 +39,17 @@ def generate_text(
         model,
         starts,
         sampling,
-        vocab_size=tokenizer.vocab_size,
+        vocab_size=_usable_ids(model, tokenizer),
         on_tokens=lambda row, ids: show(row, decoders[row].feed(ids)),
     )
     for row, decoder in enumerate(decoders):
         show(row, decoder.finish())
     return [tokenizer.decode(ids) for ids in rows]
+
+
+def _usable_ids(model: CausalLM, tokenizer: Tokenizer) -> int:
+    """Ids that may be picked. A model of another program may have rows for text alone, and none for control tokens."""
+    return model.vocab_size if model.vocab_size == text_ids(tokenizer) else tokenizer.vocab_size
 
 
 def stop_ids(sampling: SamplingConfig, tokenizer: Tokenizer) -> tuple[int, ...]:

@@ -22,6 +22,9 @@ from mypt_dist.world import JSON
 
 DTYPES = {"torch.float32": "F32", "torch.float64": "F64", "torch.bfloat16": "BF16", "torch.float16": "F16"}
 
+WIDENED = {"BF16": torch.bfloat16, "F16": torch.float16}
+"""Element types of which every value is one of fp32."""
+
 ENGINE_FILE = "engine.json"
 TOKENIZER_FILE = "tokenizer.json"
 GUARD_FILE = "guard.json"
@@ -182,17 +185,26 @@ def _as_it_was_saved(checkpoint: Checkpoint, name: str) -> Iterator[None]:
 
 
 def reader(checkpoint: Checkpoint) -> StateReader:
-    """Reads flat ranges of a checkpoint's tensors into host tensors of the same shape and type."""
+    """Reads flat ranges of a checkpoint's tensors into host tensors of the same shape and type.
+
+    Weights that are stored in 16 bits, as other programs do, are widened to fp32, which changes none.
+    """
 
     def read(name: str, shape: tuple[int, ...], start: int, into: Tensor) -> None:
         entry = checkpoint.tensor(name)
         dtype = DTYPES[str(into.dtype)]
-        if entry.shape != shape or entry.dtype != dtype:
+        narrow = WIDENED.get(entry.dtype) if dtype == "F32" and name.startswith("model/") else None
+        if entry.shape != shape or (entry.dtype != dtype and narrow is None):
             raise CheckpointError(
                 f"{checkpoint.folder}: {name} is {entry.dtype} {list(entry.shape)}, the model here needs "
                 f"{dtype} {list(shape)}: the checkpoint is of another model"
             )
-        checkpoint.read_into(name, start, into.numel(), into.numpy().data)
+        if narrow is None:
+            checkpoint.read_into(name, start, into.numel(), into.numpy().data)
+            return
+        stored = torch.empty(into.numel(), dtype=narrow)
+        checkpoint.read_into(name, start, into.numel(), stored.view(torch.int16).numpy().data)
+        into.copy_(stored)
 
     return read
 

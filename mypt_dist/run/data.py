@@ -20,6 +20,7 @@ from mypt_dist.data.versions import kept_version
 from mypt_dist.errors import ConfigError
 from mypt_dist.models import ModelConfig
 from mypt_dist.tokenizers import Tokenizer
+from mypt_dist.tokenizers.ordinary import text_ids
 from mypt_dist.training.config import TrainConfig
 
 PATIENCE_SHARE = 0.9
@@ -134,10 +135,11 @@ def open_data(config: DataConfig, model: ModelConfig, evaluation: EvaluationConf
     keys = {f"data.sources.{name}": manifest for name, manifest in manifests.items()}
     _same_tokenizer({**keys, **{f"evaluation.sets.{name}": manifest for name, manifest in measured.items()}})
     tokenizer = next(iter(manifests.values())).load_tokenizer()
-    if model.vocab_size is not None and model.vocab_size < tokenizer.vocab_size:
+    ids = _ids(tokenizer, [*manifests.values(), *measured.values()])
+    if model.vocab_size is not None and model.vocab_size < ids:
         raise ConfigError(
             f"model.vocab_size is {model.vocab_size}, the data's {tokenizer.kind} tokenizer has "
-            f"{tokenizer.vocab_size} ids: use at least that, or null to follow the tokenizer"
+            f"{ids} ids: use at least that, or null to follow the tokenizer"
         )
 
     supply = Supply(config.cache, PATIENCE_SHARE * config.read_timeout_s)
@@ -159,6 +161,12 @@ def open_data(config: DataConfig, model: ModelConfig, evaluation: EvaluationConf
     if evaluation.by_source:
         sets = {**_by_source(validation, sets), **sets}
     return RunData(config, manifests, tokenizer, tuple(train.values()), validation, sets, measured, supply)
+
+
+def _ids(tokenizer: Tokenizer, manifests: Sequence[DatasetManifest]) -> int:
+    """How many ids a model must have. Data of other programs may be text alone, which nothing ends."""
+    has_ends = any(manifest.split(split).documents for manifest in manifests for split in SPLITS)
+    return tokenizer.vocab_size if has_ends else text_ids(tokenizer)
 
 
 def _by_source(validation: Mapping[str, TokenStream], sets: Collection[str]) -> dict[str, tuple[TokenStream, int]]:

@@ -59,7 +59,7 @@ class Metadata:
         """The tokenizer that the dataset names, if it names it whole. Raises `ConfigError` for one that cannot be."""
         state = self.path.parent / TOKENIZER_STATE
         if state.is_file():
-            return _from_state(read_object(state), state)
+            return tokenizer_of_state(read_object(state), state)
         return plain(build_tokenizer("gpt2"), str(self.path)) if self.content.get("tokenization") == "gpt2" else None
 
 
@@ -90,7 +90,8 @@ def has_shards(folder: Path) -> bool:
     return (folder / "shard_00000.bin").is_file()
 
 
-def _from_state(state: Mapping[str, Any], path: Path) -> Chosen:
+def tokenizer_of_state(state: Mapping[str, Any], path: Path) -> Chosen:
+    """The tokenizer that MyPT described by ``state``, which stands in ``path``. Raises `ConfigError`."""
     match state.get("token_kind"):
         case "gpt2":
             return plain(build_tokenizer("gpt2"), str(path))

@@ -5,9 +5,12 @@ from typing import Any
 
 import pytest
 import torch
+from foreign_files import mypt_pretraining
 
 from mypt_dist.data.config import DataConfig
+from mypt_dist.data.foreign import adopt
 from mypt_dist.data.loader import BatchShape, segments_of
+from mypt_dist.errors import ConfigError
 from mypt_dist.models.gpt import GPTConfig
 from mypt_dist.run import build
 from mypt_dist.run.config import RunConfig
@@ -61,3 +64,20 @@ def test_a_run_with_masks_learns_something_else_from_the_same_tokens(run_mapping
         plain, masked = ([row[name] for row in run if name in row] for run in rows)
         assert masked == pytest.approx(plain, rel=0.01)
         assert (masked == plain) is same
+
+
+def test_characters_without_ends_of_text_need_no_rows_for_control_tokens(tmp_path: Path, dataset: Path) -> None:
+    text = "hello, world"
+    kinds = sorted(set(text))
+    ids = [kinds.index(character) for character in text] * 20
+    state = {"token_kind": "char", "chars": kinds, "base_vocab_size": None}
+    folder = mypt_pretraining(tmp_path / "mypt", ids, ids, state=state, tokenization="char", vocab_size=len(kinds))
+    adopt(folder)
+    model = GPTConfig.tiny(len(kinds)).model_copy(update={"context": 16})
+    data = open_data(DataConfig(path=folder), model)
+    batch = data.gather(len(kinds)).batch(data.order(TrainConfig(steps=1, batch_size=4), 16).samples(0, 4), 16)
+    assert int(batch.input_ids.max()) < len(kinds) < data.tokenizer.vocab_size
+    with pytest.raises(ConfigError, match=f"has {len(kinds)} ids"):
+        open_data(DataConfig(path=folder), model.model_copy(update={"vocab_size": len(kinds) - 1}))
+    with pytest.raises(ConfigError, match=r"model\.vocab_size is 256"):
+        open_data(DataConfig(path=dataset), GPTConfig.tiny(256))
