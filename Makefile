@@ -21,7 +21,7 @@ quickstart: install  ## prepare, train, checkpoint, sample on Python's own sourc
 
 # A file is one worker's: what a file starts once, a server or a reference run, is started once.
 test: install  ## all tests, with branch coverage
-	$(RUN) pytest -n 2 --dist loadfile --cov --cov-report=term --cov-fail-under=85
+	$(RUN) pytest -n 2 --dist loadfile --no-loadscope-reorder --cov --cov-report=term --cov-fail-under=85
 
 check: install  ## format, lint, types, layers, dependencies, spelling
 	$(BIN)/ruff format --check . && $(BIN)/ruff check . && $(BIN)/mypy && $(BIN)/lint-imports

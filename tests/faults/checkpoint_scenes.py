@@ -162,7 +162,7 @@ SCENES = [
     Scene("a save and the deletion of an older checkpoint", save_once(3)),
     Scene("a save of a step that exists", save_once(2)),
     Scene("three saves in a row, each deleting an older one", save_three_times, long=True),
-    Scene("a save that cleans up after three that died", save_once(3), leave_dead_saves),
+    Scene("a save that cleans up after three that died", save_once(3), leave_dead_saves, long=True),
     Scene("a save after a replacement that died half-way", save_once(3), put_newest_aside, long=True),
     Scene("setting a corrupt checkpoint aside", find_newest, damage_a_newer_one, corrupt=1),
     Scene("setting a corrupt one aside, then saving", find_then_save, damage_a_newer_one, corrupt=1, long=True),

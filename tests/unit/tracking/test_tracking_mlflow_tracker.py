@@ -27,7 +27,7 @@ from mypt_dist.tracking.mlflow_tracker import RESTART_S, MlflowConfig, MlflowTra
 
 
 def eventually(what: str, holds: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 180
     while not holds():
         assert time.monotonic() < deadline, f"it never happened: {what}"
         time.sleep(0.05)
