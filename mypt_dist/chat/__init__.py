@@ -3,6 +3,7 @@
 from mypt_dist.chat.conversation import Conversation, Part, Turn
 from mypt_dist.chat.formats import FORMATS, FormatName, read_conversation
 from mypt_dist.chat.kinds import KINDS, KindWeights
+from mypt_dist.chat.layout import AnyRenderer, AnyTemplate, named_template, renderer_for
 from mypt_dist.chat.reading import ConversationError
 from mypt_dist.chat.render import Rendered, Renderer
 from mypt_dist.chat.template import MYPT, TEMPLATES, Template
@@ -12,6 +13,8 @@ __all__ = [
     "KINDS",
     "MYPT",
     "TEMPLATES",
+    "AnyRenderer",
+    "AnyTemplate",
     "Conversation",
     "ConversationError",
     "FormatName",
@@ -21,5 +24,7 @@ __all__ = [
     "Renderer",
     "Template",
     "Turn",
+    "named_template",
     "read_conversation",
+    "renderer_for",
 ]

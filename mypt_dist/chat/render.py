@@ -1,6 +1,6 @@
 """Conversations to tokens, and what of them is learned: decided token by token, never by looking at text."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -39,7 +39,7 @@ class Rendered:
 
 
 @dataclass(frozen=True, slots=True)
-class _Run:
+class Run:
     """Neighbouring tokens of one kind."""
 
     ids: Ids
@@ -52,12 +52,7 @@ class Renderer:
 
     def __init__(self, tokenizer: Tokenizer, template: Template = MYPT, weights: KindWeights | None = None) -> None:
         """Raises `ConfigError` where the tokenizer lacks a control token that the template needs."""
-        missing = missing_tokens(tokenizer, template)
-        if missing:
-            raise ConfigError(
-                f"the template {template.name!r} needs the control tokens {', '.join(missing)}; the {tokenizer.kind} "
-                f"tokenizer has {', '.join(tokenizer.specials)}"
-            )
+        require_tokens(tokenizer, template.name, template.tokens())
         self.tokenizer, self.template = tokenizer, template
         self._table = (weights or KindWeights({})).table()
         self._special = np.zeros(tokenizer.vocab_size, np.bool_)
@@ -71,7 +66,7 @@ class Renderer:
 
     def render(self, conversation: Conversation) -> Rendered:
         """All of a conversation. Raises `DataError` for a role or a part that the template has no place for."""
-        return _joined([*self._pieces(self.template.begin, "tag", False), *self._turns(conversation)], self._table)
+        return joined([*self._pieces(self.template.begin, "tag", False), *self._turns(conversation)], self._table)
 
     def prompt(self, conversation: Conversation) -> Ids:
         """What to continue for the assistant's next turn: the conversation and the beginning of that turn, (n,)."""
@@ -104,7 +99,7 @@ class Renderer:
             raise DataError(f"{len(ids) - at} tokens stand behind the end of the conversation")
         return found
 
-    def _turns(self, conversation: Conversation) -> Iterator[_Run]:
+    def _turns(self, conversation: Conversation) -> Iterator[Run]:
         for turn in conversation.turns:
             frame, learned = self._frame(turn), turn.is_target
             yield from self._pieces(frame.open, "tag", False)
@@ -112,7 +107,7 @@ class Renderer:
                 inner = self._inner(part)
                 yield from self._pieces(inner.open, "tag", learned)
                 kind = turn.role if part.kind == "text" else part.kind
-                yield _Run(self.tokenizer.encode(part.text), KIND[kind], learned)
+                yield Run(self.tokenizer.encode(part.text), KIND[kind], learned)
                 yield from self._pieces(inner.close, "close", learned)
             for piece in frame.close:
                 is_end = turn.role == "assistant" and piece.token == self.template.stop
@@ -131,9 +126,9 @@ class Renderer:
             raise DataError(f"the template {self.template.name!r} has no place for {part.kind}")
         return frame
 
-    def _pieces(self, pieces: Pieces, kind: str, learned: bool) -> Iterator[_Run]:
+    def _pieces(self, pieces: Pieces, kind: str, learned: bool) -> Iterator[Run]:
         for piece in pieces:
-            yield _Run(self._ids(piece), KIND[kind], learned)
+            yield Run(self._ids(piece), KIND[kind], learned)
 
     def _ids(self, piece: Piece) -> Ids:
         if piece not in self._known:
@@ -163,14 +158,14 @@ class Renderer:
         return at + int(specials[0]) - own
 
 
-def missing_tokens(tokenizer: Tokenizer, template: Template) -> tuple[str, ...]:
-    """The control tokens of the template that the tokenizer does not have."""
-    return tuple(name for name in template.tokens() if name not in tokenizer.specials)
-
-
-def token_names(tokenizer: Tokenizer) -> Mapping[int, str]:
-    """The control tokens by id."""
-    return {number: name for name, number in tokenizer.specials.items()}
+def require_tokens(tokenizer: Tokenizer, template: str, needed: Sequence[str]) -> None:
+    """Raise `ConfigError` where the tokenizer lacks control tokens that are ``needed``."""
+    missing = [name for name in needed if name not in tokenizer.specials]
+    if missing:
+        raise ConfigError(
+            f"the template {template!r} needs the control tokens {', '.join(missing)}; the {tokenizer.kind} tokenizer "
+            f"has {', '.join(tokenizer.specials)}"
+        )
 
 
 def _until_token(pieces: Sequence[Piece]) -> Iterator[Piece]:
@@ -180,7 +175,8 @@ def _until_token(pieces: Sequence[Piece]) -> Iterator[Piece]:
         yield piece
 
 
-def _joined(runs: Sequence[_Run], weights: NDArray[np.float32]) -> Rendered:
+def joined(runs: Sequence[Run], weights: NDArray[np.float32]) -> Rendered:
+    """``weights``: of kinds, (kinds,); what has none is not learned."""
     lengths = [len(run.ids) for run in runs]
     kinds = np.repeat(np.array([run.kind for run in runs], np.uint8), lengths)
     learned = np.repeat(np.array([run.learned for run in runs], np.bool_), lengths)

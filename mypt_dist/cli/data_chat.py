@@ -38,8 +38,20 @@ def prepare_chat(
         ),
     ] = "gpt2",
     template: Annotated[
-        str, typer.Option("--template", metavar="mypt|chatml|FILE", help="How conversations are laid out in tokens.")
+        str,
+        typer.Option(
+            "--template",
+            metavar="mypt|chatml|FILE",
+            help="How conversations are laid out in tokens: a template of ours, Jinja of another "
+            "program, or a model's tokenizer_config.json.",
+        ),
     ] = "mypt",
+    stop: Annotated[
+        str | None, typer.Option("--stop", metavar="TOKEN", help="Of Jinja: the control token that ends an answer.")
+    ] = None,
+    control: Annotated[
+        list[str], typer.Option("--control", metavar="TOKEN", help="Of Jinja: a further control token. Repeatable.")
+    ] = [],  # noqa: B006 - typer copies it
     add_specials: Annotated[
         bool, typer.Option("--add-specials", help="Give the tokenizer control tokens that the template needs.")
     ] = False,
@@ -81,6 +93,8 @@ def prepare_chat(
         "context": context,
         "tokenizer": tokenizer,
         "template": template,
+        "stop": stop,
+        "control": control,
         "add_specials": add_specials,
         "format": format_,
         "weights": dict(_weight(text) for text in weights),

@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, SerializerFunctionWrapHandler, StrictInt, StrictStr, model_serializer
 
-from mypt_dist.chat.template import Template
+from mypt_dist.chat.layout import AnyTemplate
 from mypt_dist.config import Config, Sha256
 
 Count = Annotated[int, Field(ge=0, strict=True)]
@@ -62,7 +62,7 @@ class ChatCounts(Config):
 class ChatEntry(Config):
     """How conversations became the tokens of a dataset, and what of them is no token."""
 
-    template: Template
+    template: AnyTemplate
     weights: dict[StrictStr, Annotated[float, Field(ge=0)]] = {}
     """Of the loss, by kind of token; 1 for kinds that are not here."""
     counts: ChatCounts

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from mypt_dist.chat import Renderer
+from mypt_dist.chat import renderer_for
 from mypt_dist.data.chat.records import Record, put_back, read_records, spelled_record
 from mypt_dist.data.durable import sync_folder
 from mypt_dist.data.manifest import SPLITS, DatasetManifest
@@ -52,7 +52,7 @@ def conversations(
     chat = manifest.conversations
     if chat is None or manifest.row_length is None:
         raise ConfigError(f"{folder} was not made by mypt data prepare-chat: it does not know its conversations")
-    renderer = Renderer(manifest.load_tokenizer(), chat.template)
+    renderer = renderer_for(manifest.load_tokenizer(), chat.template)
     done = BytesDone(sum(entry.bytes for entry in chat.records.values()), progress)
     streams = {name: TokenStream.open(folder, manifest, name) for name in SPLITS}
     files = {name: folder / entry.file for name, entry in chat.records.items()}

@@ -12,9 +12,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mypt_dist.chat import Conversation, KindWeights, Renderer, Template, read_conversation
+from mypt_dist.chat import (
+    AnyRenderer,
+    AnyTemplate,
+    Conversation,
+    KindWeights,
+    named_template,
+    read_conversation,
+    renderer_for,
+)
 from mypt_dist.chat.reading import Found
-from mypt_dist.chat.render import missing_tokens
 from mypt_dist.data.chat.lines import Line, Quarantine, chat_files, lines_of, quarantine
 from mypt_dist.data.chat.plan import pack, padding
 from mypt_dist.data.chat.records import FILE, Record, spelled_record, taken_out
@@ -83,9 +90,9 @@ def prepare_chat(
     and where nothing is left to learn from, `DataError` for lines that cannot be used, unless they go into quarantine.
     """
     files = chat_files(inputs)
-    template = Template.read(settings.template)
+    template = named_template(settings.template, stop=settings.stop, control=settings.control)
     weights = KindWeights.of(settings.weights)
-    renderer = Renderer(_tokenizer(settings, template), template, weights)
+    renderer = renderer_for(_tokenizer(settings, template), template, weights)
     sources = [_Source(str(given)) for given in inputs]
     for file in files:
         sources[file.argument].files += 1
@@ -128,9 +135,9 @@ def prepare_chat(
         return ChatReport(new.publish(describe), {name: len(plan) for name, plan in plans.items()})
 
 
-def _tokenizer(settings: ChatSettings, template: Template) -> Tokenizer:
+def _tokenizer(settings: ChatSettings, template: AnyTemplate) -> Tokenizer:
     tokenizer = named_tokenizer(settings.tokenizer).tokenizer
-    missing = missing_tokens(tokenizer, template)
+    missing = [name for name in template.tokens() if name not in tokenizer.specials]
     if missing and not settings.add_specials:
         raise ConfigError(
             f"the template {template.name!r} needs control tokens that the {tokenizer.kind} tokenizer does not have: "
@@ -145,7 +152,7 @@ class _Reading:
     def __init__(
         self,
         settings: ChatSettings,
-        renderer: Renderer,
+        renderer: AnyRenderer,
         aside: Quarantine,
         spools: dict[str, Spool],
         sources: list[_Source],

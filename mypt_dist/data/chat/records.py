@@ -13,7 +13,7 @@ from typing import Any
 
 from pydantic import StrictBool, StrictInt, StrictStr
 
-from mypt_dist.chat import FormatName, Renderer, read_conversation
+from mypt_dist.chat import AnyRenderer, FormatName, read_conversation
 from mypt_dist.chat.reading import Found, put_at
 from mypt_dist.config import Config, validate
 from mypt_dist.config.strict_json import parse_json
@@ -61,7 +61,7 @@ def taken_out(value: Mapping[str, Any], found: Found, told: list[str] | None) ->
     return rest, kept
 
 
-def put_back(record: Record, ids: Any, renderer: Renderer) -> dict[str, Any]:
+def put_back(record: Record, ids: Any, renderer: AnyRenderer) -> dict[str, Any]:
     """The JSON value of the line that ``record`` and its tokens (n,) were made of. Raises `DataError`."""
     value = copy.deepcopy(record.rest)
     _, found = read_conversation(value, record.format)

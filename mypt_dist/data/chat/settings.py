@@ -19,7 +19,11 @@ class ChatSettings(Config):
     tokenizer: str = "gpt2"
     """See `named_tokenizer`."""
     template: str = "mypt"
-    """A shipped one by name, or a JSON file."""
+    """See `named_template`."""
+    stop: str | None = None
+    """Of a template of another program: the control token that ends an answer."""
+    control: tuple[str, ...] = ()
+    """Of a template of another program: further control tokens."""
     add_specials: bool = False
     """Give the tokenizer the control tokens that the template needs and it lacks."""
     format: FormatName | None = None
