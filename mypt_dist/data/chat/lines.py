@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import IO, Any
 
 from mypt_dist.config.strict_json import parse_json
-from mypt_dist.data.durable import sync_folder
+from mypt_dist.data.durable import sync_file, sync_folder
 from mypt_dist.data.prepare.inputs import LINE_SUFFIXES, InputFile, find_files
 from mypt_dist.data.prepare.reading import MAX_LINE_BYTES, whole_lines
 from mypt_dist.data.prepare.streams import TextBytes, UnreadableError
 from mypt_dist.data.prepare.writer import writing
 from mypt_dist.data.progress import BytesDone
-from mypt_dist.errors import ConfigError, DataError
+from mypt_dist.errors import ConfigError, DataError, MyptError
 
 _MAYBE_HALF = re.compile(rb"\\u[dD][89a-fA-F]")
 """The escape of half a character: UTF-8 cannot express one without the other."""
@@ -112,17 +112,21 @@ class Quarantine:
         if self._file is None and self.count:
             more = [f"  … and {self.count - SHOWN:,} more"] if self.count > SHOWN else []
             raise DataError(
-                "\n".join([f"{self.count:,} lines cannot be used:", *self._shown, *more])
+                "\n".join([f"{self.count:,} line{'s' if self.count > 1 else ''} cannot be used:", *self._shown, *more])
                 + "\ncorrect them, or have them put aside: --quarantine FILE"
             )
 
 
 @contextmanager
-def quarantine(path: Path | None) -> Iterator[Quarantine]:
-    """One that writes ``path``, which appears when all is done, or none. Raises `ConfigError`, `DataError`."""
+def quarantine(path: Path | None, out: Path) -> Iterator[Quarantine]:
+    """One that writes ``path``, which appears at the end, or none. ``out``: where the dataset will be. Raises `ConfigError`, `DataError`."""
     if path is None:
         yield Quarantine(None)
         return
+    if path.resolve().is_relative_to(out.resolve()):
+        raise ConfigError(
+            f"--quarantine {path} lies in --out {out}, which holds the dataset alone: choose another place"
+        )
     aside = path.with_name(f".{path.name}.new")
     try:
         file = aside.open("w", encoding="utf-8")
@@ -131,11 +135,21 @@ def quarantine(path: Path | None) -> Iterator[Quarantine]:
     try:
         with file:
             yield Quarantine(file)
-        with writing(path):
-            aside.replace(path)
-            sync_folder(path.parent)
+    except MyptError:
+        # Reasons are wanted most where nothing was left.
+        _publish(aside, path)
+        raise
+    else:
+        _publish(aside, path)
     finally:
         aside.unlink(missing_ok=True)
+
+
+def _publish(aside: Path, path: Path) -> None:
+    with writing(path):
+        sync_file(aside)
+        aside.replace(path)
+        sync_folder(path.parent)
 
 
 def _is_lines(file: InputFile) -> bool:

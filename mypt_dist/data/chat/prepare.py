@@ -101,7 +101,7 @@ def prepare_chat(
     shard_tokens = max(1, SHARD_TOKENS // row_length) * row_length
     kinds: tuple[Companion, ...] = ("mask", "segments") if weights.are_equal else ("mask", "weights", "segments")
     with ExitStack() as stack:
-        aside = stack.enter_context(quarantine(settings.quarantine))
+        aside = stack.enter_context(quarantine(settings.quarantine, out))
         new = stack.enter_context(
             draft(out, renderer.tokenizer, kinds, overwrite=settings.overwrite, shard_tokens=shard_tokens)
         )

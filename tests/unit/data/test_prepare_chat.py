@@ -16,6 +16,7 @@ from mypt_dist.chat import Renderer, read_conversation
 from mypt_dist.data.chat import ChatSettings, export_conversations, prepare_chat
 from mypt_dist.data.chat.plan import pack, padding
 from mypt_dist.data.diff import diff_datasets
+from mypt_dist.data.inspect import inspect_dataset
 from mypt_dist.data.manifest import DatasetManifest
 from mypt_dist.data.rewrite.merge import merge
 from mypt_dist.data.rewrite.split import cut_in_parts, hold_out
@@ -159,6 +160,14 @@ def test_what_cannot_be_used_goes_into_quarantine_with_its_reason(memory: Path) 
     assert chat is not None
     assert (chat.counts.bad, chat.counts.unlearned, report.manifest.counts.documents) == (5, 1, 1)
     assert sorted(memory.iterdir()) == [memory / "bad.jsonl", memory / "chat", path]
+    path.write_text("\n".join(BAD[:2]))
+    inside = options.model_copy(update={"quarantine": memory / "new" / "bad.jsonl"})
+    with pytest.raises(ConfigError, match="which holds the dataset alone"):
+        prepare_chat([path], memory / "new", inside)
+    with pytest.raises(ConfigError, match="no conversation is left to learn from: 2 lines were put aside"):
+        prepare_chat([path], memory / "new", options)
+    assert len((memory / "bad.jsonl").read_text().splitlines()) == 2, "reasons are wanted most where nothing is left"
+    assert not (memory / "new").exists()
 
 
 def test_long_conversations_are_dropped_or_cut_only_if_somebody_said_so(memory: Path) -> None:
@@ -223,6 +232,12 @@ def test_rows_are_never_torn_apart(memory: Path) -> None:
     manifest = DatasetManifest.read(memory / "a")
     assert manifest.conversations is not None
     assert (stats.documents, stats.learned) == (9, manifest.conversations.counts.learned)
+    renderer = Renderer(manifest.load_tokenizer())
+    lengths = [len(renderer.render(read_conversation(value)[1].conversation)) for value in conversations(9)]
+    found = inspect_dataset(memory / "a").lengths["train"]
+    for lengths_found in (stats.lengths, found):
+        assert lengths_found is not None
+        assert (lengths_found.documents, lengths_found.min, lengths_found.max) == (9, min(lengths), max(lengths))
 
 
 def test_damage_to_what_is_no_token_is_found_too(memory: Path) -> None:
