@@ -119,7 +119,10 @@ class Quarantine:
 
 @contextmanager
 def quarantine(path: Path | None, out: Path) -> Iterator[Quarantine]:
-    """One that writes ``path``, which appears at the end, or none. ``out``: where the dataset will be. Raises `ConfigError`, `DataError`."""
+    """One that writes ``path``, which appears at the end, or none. ``out``: where the dataset will be.
+
+    Raises `ConfigError`, `DataError`.
+    """
     if path is None:
         yield Quarantine(None)
         return
