@@ -142,7 +142,8 @@ class Trainer:
             self.observer.noted(after, after.guard.ledger[-1])
         else:
             after = after.accepted(judge.mean, update.norm, self.config.guard.window)
-        self.phases.count_step(targets.tokens)
+        # All positions, learned or not: that is what was computed.
+        self.phases.count_step(len(step.samples) * self.loader.context)
 
         def metrics() -> dict[str, float]:
             (num_bytes,) = self.engine.sum(step.num_bytes())
