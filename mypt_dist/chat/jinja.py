@@ -53,7 +53,7 @@ def chat_template_jinja(template: Template) -> str:
             "{%- else -%}" + _refusal("this role") + "{%- endif -%}",
             tail,
             "{%- endfor -%}",
-            "{%- if add_generation_prompt -%}" + asking + "{%- endif -%}",
+            "{%- if add_generation_prompt -%}" + asking + "{%- else -%}" + _shown(template.end) + "{%- endif -%}",
         ]
     )
 

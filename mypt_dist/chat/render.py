@@ -66,12 +66,13 @@ class Renderer:
 
     def render(self, conversation: Conversation) -> Rendered:
         """All of a conversation. Raises `DataError` for a role or a part that the template has no place for."""
-        return joined([*self._pieces(self.template.begin, "tag", False), *self._turns(conversation)], self._table)
+        over = self._pieces(self.template.end, "end", bool(conversation.turns) and conversation.turns[-1].is_target)
+        return joined([*self._begun(conversation), *over], self._table)
 
     def prompt(self, conversation: Conversation) -> Ids:
         """What to continue for the assistant's next turn: the conversation and the beginning of that turn, (n,)."""
         asking = self._pieces(self.template.turns["assistant"].open, "tag", False)
-        return np.concatenate([self.render(conversation).ids, *(run.ids for run in asking)])
+        return np.concatenate([run.ids for run in (*self._begun(conversation), *asking)])
 
     def text(self, conversation: Conversation) -> str:
         """What `render` gives, as text with the names of control tokens: for people, and for other programs."""
@@ -95,11 +96,14 @@ class Renderer:
                 found.append(self.tokenizer.decode(ids[at:end].tolist()))
                 at = self._skipped(ids, end, inner.close)
             at = self._skipped(ids, at, (*frame.close, *frame.after))
+        at = self._skipped(ids, at, self.template.end)
         if at != len(ids):
             raise DataError(f"{len(ids) - at} tokens stand behind the end of the conversation")
         return found
 
-    def _turns(self, conversation: Conversation) -> Iterator[Run]:
+    def _begun(self, conversation: Conversation) -> Iterator[Run]:
+        """Up to the end of its last turn."""
+        yield from self._pieces(self.template.begin, "tag", False)
         for turn in conversation.turns:
             frame, learned = self._frame(turn), turn.is_target
             yield from self._pieces(frame.open, "tag", False)

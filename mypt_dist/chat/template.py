@@ -53,6 +53,8 @@ class Template(Config):
     """Before the first turn. Never learned."""
     turns: dict[Role, Frame]
     """By role. A conversation with a role that is not here cannot be laid out."""
+    end: Pieces = ()
+    """Behind the last turn of a conversation that is over. Learned where that turn is."""
     parts: dict[PartKind, Frame] = {}
     """Inside a turn of the assistant, by kind. ``text`` needs no frame."""
     stop: StrictStr
@@ -94,7 +96,7 @@ class Template(Config):
 
     def tokens(self) -> tuple[str, ...]:
         """The control tokens it needs, each once, in the order in which it names them."""
-        pieces = [*self.begin, *(piece for _, frame in self.frames() for piece in _all(frame))]
+        pieces = [*self.begin, *(piece for _, frame in self.frames() for piece in _all(frame)), *self.end]
         return tuple(dict.fromkeys(piece.token for piece in pieces if piece.token))
 
     @classmethod
@@ -148,6 +150,26 @@ def _chatml() -> Template:
     return Template(name="chatml", turns=turns, parts=parts, stop="<|im_end|>")
 
 
+def _generation(name: str, *kinds: PartKind) -> Template:
+    """The tags of MyPT, for its models: one end for a whole conversation. Tool calls it had outside of turns."""
+    sections: dict[Role, str] = {**{role: role for role in ROLES}, "context": "user_context"}
+
+    def tagged(section: str) -> Frame:
+        return Frame(open=_tokens(f"<myPT_{section}>"), close=_tokens(f"</myPT_{section}>"))
+
+    turns = {role: tagged(section) for role, section in sections.items()}
+    parts = {kind: tagged(kind) for kind in kinds}
+    return Template(name=name, turns=turns, parts=parts, stop="</myPT_assistant>", end=_tokens("<myPT_eot>"))
+
+
 MYPT = _mypt()
-TEMPLATES = {template.name: template for template in (MYPT, _chatml())}
+TEMPLATES = {
+    template.name: template
+    for template in (
+        MYPT,
+        _chatml(),
+        _generation("mypt-2025-12", "toolcall"),
+        _generation("mypt-2026-03", "toolcall", "think", "cite"),
+    )
+}
 """The shipped ones, by name."""

@@ -41,7 +41,7 @@ def prepare_chat(
         str,
         typer.Option(
             "--template",
-            metavar="mypt|chatml|FILE",
+            metavar="mypt|chatml|mypt-2025-12|mypt-2026-03|FILE",
             help="How conversations are laid out in tokens: a template of ours, Jinja of another "
             "program, or a model's tokenizer_config.json.",
         ),

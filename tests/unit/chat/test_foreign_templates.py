@@ -56,7 +56,7 @@ def test_a_foreign_template_is_laid_out_and_only_answers_are_learned() -> None:
 
 
 def test_our_own_jinja_read_as_foreign_gives_what_the_structure_gives() -> None:
-    for template in TEMPLATES.values():
+    for template in (TEMPLATES["mypt"], TEMPLATES["chatml"]):
         missing = [name for name in template.tokens() if name not in Gpt2Tokenizer().specials]
         tokenizer = with_specials(Gpt2Tokenizer(), missing)
         source = chat_template_jinja(template)

@@ -44,6 +44,12 @@ def test_jinja_renders_what_the_renderer_renders(template: Template, messages: l
     renderer = Renderer(tokenizer, template)
     _, found = read_conversation({"messages": messages, "tools": tools}, "messages")
     jinja = JINJA[template.name]
+    kinds = {part.kind for _, part in found.conversation.parts()} - {"text"}
+    if not kinds <= template.parts.keys():
+        for refused in (lambda: renderer.text(found.conversation), lambda: rendered(jinja, messages, tools=tools)):
+            with pytest.raises(DataError, match="has no place for"):
+                refused()
+        return
     whole = renderer.text(found.conversation)
     assert rendered(jinja, messages, tools=tools) == whole
     asked = rendered(jinja, messages, tools=tools, ask=True)

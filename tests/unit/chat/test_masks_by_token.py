@@ -5,7 +5,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mypt_dist.chat import KINDS, TEMPLATES, KindWeights, Renderer, read_conversation
+from mypt_dist.chat import KINDS, TEMPLATES, Conversation, KindWeights, Renderer, read_conversation
+from mypt_dist.data.foreign.tokenizer import mypt_tokenizer
 from mypt_dist.errors import ConfigError, DataError
 from mypt_dist.tokenizers import ByteTokenizer, Gpt2Tokenizer, Tokenizer, with_specials
 
@@ -213,6 +214,22 @@ def test_a_foreign_template_needs_its_tokens_and_learns_nothing_behind_its_stop(
     _, with_context = read_conversation(TABLE["system, context and two rounds"][0])
     with pytest.raises(DataError, match="no place for turns of context"):
         renderer.render(with_context.conversation)
+
+
+@pytest.mark.parametrize("generation", ["mypt-2025-12", "mypt-2026-03"])
+def test_conversations_for_models_of_mypt_end_once_and_learn_it(generation: str) -> None:
+    renderer = Renderer(mypt_tokenizer(generation), TEMPLATES[generation])
+    _, found = read_conversation(TABLE["system, context and two rounds"][0])
+    rendered = renderer.render(found.conversation)
+    assert renderer.text(found.conversation) == (
+        "<myPT_system>Be brief.</myPT_system><myPT_user_context>Doc 1</myPT_user_context><myPT_user>a?</myPT_user>"
+        "<myPT_assistant>A</myPT_assistant><myPT_user>b?</myPT_user><myPT_assistant>B</myPT_assistant><myPT_eot>"
+    )
+    learned = renderer.tokenizer.decode(rendered.ids[rendered.mask == 1].tolist())
+    assert learned == "A</myPT_assistant>B</myPT_assistant><myPT_eot>"
+    assert renderer.texts(rendered.ids, found.conversation) == ["Be brief.", "Doc 1", "a?", "A", "b?", "B"]
+    prompt = renderer.prompt(Conversation(found.conversation.turns[:-1])).tolist()
+    assert prompt == rendered.ids[: len(prompt)].tolist(), "nothing ends before the answer"
 
 
 def test_new_control_tokens_leave_the_ids_of_the_old_ones() -> None:
