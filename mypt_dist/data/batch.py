@@ -34,8 +34,11 @@ class Batch:
         return self.num_targets if self.total_weight is None else self.total_weight
 
     def keywords(self) -> dict[str, Tensor | None]:
-        """What a model is told besides the ids, to give their loss."""
-        weights = {} if self.label_weights is None else {"label_weights": self.label_weights}
+        """What a model is told besides the ids, to give their loss.
+
+        Weights go as their bits: FSDP2 and ZeRO round floating-point arguments of a model to 16 bits.
+        """
+        weights = {} if self.label_weights is None else {"label_weights": self.label_weights.view(torch.int32)}
         return {"labels": self.labels, "segment_ids": self.segment_ids, **weights}
 
     def to(self, device: torch.device) -> "Batch":

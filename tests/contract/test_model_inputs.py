@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch._subclasses import FakeTensorMode
 
-from mypt_dist.data.batch import IGNORE
+from mypt_dist.data.batch import IGNORE, Batch
 from mypt_dist.models import MODELS, ModelConfig
 from mypt_dist.models.layers import decoder
 from mypt_dist.models.layers.causal_lm import CausalLM
@@ -106,6 +106,9 @@ def test_labels_weigh_what_they_are_given(model: CausalLM, ids: Tensor, labels: 
     found, expected = gradients(model, loss), gradients(model, plain)
     for name in expected:
         assert (found[name] - expected[name]).norm() <= 1e-5 * expected[name].norm(), name
+    bits = Batch(ids, labels, 1, None, weights, 1.0).keywords()
+    assert not any(value is not None and value.is_floating_point() for value in bits.values()), "engines would round it"
+    assert torch.equal(model(ids, **bits), loss)
     same = model(ids, labels=labels, label_weights=torch.ones(labels.shape))
     assert torch.equal(same, model(ids, labels=labels)), "a weight of 1 changes not one bit"
     with pytest.raises(ValueError, match="do not fit labels"):

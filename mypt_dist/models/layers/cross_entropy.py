@@ -30,7 +30,7 @@ def cross_entropy_sum(
     """Nats over all learned labels of the logits ``hidden @ weight.T + bias``: a scalar in fp32, or fp64 for fp64.
 
     ``hidden`` is (..., E), ``weight`` (V, E), ``bias`` (V,), ``labels`` (...) int64 in [0, V) or `IGNORE`, and
-    ``label_weights`` (...) in fp32 multiply the nats of each label, or all weigh 1. Products are
+    ``label_weights`` (...) in fp32, or the bits of that as int32, multiply the nats of each label. Products are
     in autocast's dtype, or else in ``hidden``'s; the loss is in fp32, and so is the sum of the weight's gradient over
     chunks. Can be differentiated once. Raises `ValueError` if there is not one label, and one weight if there are any,
     for each row of ``hidden``.
@@ -41,6 +41,8 @@ def cross_entropy_sum(
         raise ValueError(f"weights of shape {tuple(label_weights.shape)} do not fit labels {tuple(labels.shape)}")
     rows, targets = hidden.flatten(0, -2), labels.flatten()
     weights = None if label_weights is None else label_weights.flatten()
+    if weights is not None and weights.dtype == torch.int32:
+        weights = weights.view(torch.float32)
     if _on_host(labels):
         weights = None if weights is None else learned_rows(weights, targets)[0]
         rows, targets = learned_rows(rows, targets)
