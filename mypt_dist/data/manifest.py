@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -325,22 +325,6 @@ class DatasetManifest(Sparse):
             yield f"companions.{kind}.bytes", (entry.bytes, right)
             yield f"companions.{kind}.file", (entry.file, companion_name(split, index, kind))
             yield f"companions.{kind}.crc32 (blocks)", (len(entry.crc32) // DIGITS, blocks_of(right))
-
-
-def companion_shards(entries: Sequence[ShardEntry], kind: Companion) -> list[ShardEntry]:
-    """What stands beside the shards ``entries``, as shards without a header."""
-    return [
-        ShardEntry(
-            file=beside.file,
-            bytes=beside.bytes,
-            tokens=entry.tokens,
-            sha256=beside.sha256,
-            crc32=beside.crc32,
-            offset=0,
-        )
-        for entry in entries
-        for beside in [(entry.companions or {})[kind]]
-    ]
 
 
 def dtype_for(vocab_size: int) -> Dtype:

@@ -7,7 +7,7 @@ the same for 10^3 and 10^12 tokens; `mypt_dist.data.verify` reads everything.
 import os
 import struct
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -104,6 +104,22 @@ def _opened(folder: Path, entry: ShardEntry, dtype: "np.dtype[Any]", expected: M
         raise DataError(f"{path} is missing; dataset.json lists it with {entry.tokens:,} tokens") from None
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror}") from None
+
+
+def companion_shards(entries: Sequence[ShardEntry], kind: Companion) -> list[ShardEntry]:
+    """What stands beside the shards ``entries``, as shards without a header."""
+    return [
+        ShardEntry(
+            file=beside.file,
+            bytes=beside.bytes,
+            tokens=entry.tokens,
+            sha256=beside.sha256,
+            crc32=beside.crc32,
+            offset=0,
+        )
+        for entry in entries
+        for beside in [(entry.companions or {})[kind]]
+    ]
 
 
 def read_tokens(folder: Path, entry: ShardEntry, dtype: Dtype, block_bytes: int = 1 << 20) -> Iterator[NDArray[Any]]:

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from mypt_dist.data.blocks import BLOCK_BITS, BLOCK_BYTES
 from mypt_dist.data.companions import Companion
 from mypt_dist.data.files import PatientFiles
-from mypt_dist.data.manifest import DatasetManifest, ShardEntry, companion_shards
+from mypt_dist.data.manifest import DatasetManifest, ShardEntry
 from mypt_dist.data.shard_tokens import ArrayTokens, Reader, ShardTokens
-from mypt_dist.data.shards import open_companion, open_shard
+from mypt_dist.data.shards import companion_shards, open_companion, open_shard
 from mypt_dist.errors import ConfigError, DataError
 
 log = logging.getLogger(__name__)

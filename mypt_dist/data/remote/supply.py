@@ -7,7 +7,7 @@ from pathlib import Path
 
 from mypt_dist.data.companions import Companion
 from mypt_dist.data.loader import BatchShape
-from mypt_dist.data.manifest import DatasetManifest, companion_shards
+from mypt_dist.data.manifest import DatasetManifest
 from mypt_dist.data.order import Order, Shuffle
 from mypt_dist.data.place import DatasetPlace
 from mypt_dist.data.remote.config import GIB, CacheConfig
@@ -17,6 +17,7 @@ from mypt_dist.data.remote.folder import RemoteFolder
 from mypt_dist.data.remote.lookahead import Lookahead, Reach
 from mypt_dist.data.remote.plan import Layout, fetched_an_epoch, needed_bytes
 from mypt_dist.data.remote.shard import Content, RemoteShard
+from mypt_dist.data.shards import companion_shards
 from mypt_dist.data.stream import Reading, TokenStream
 from mypt_dist.errors import ConfigError
 
