@@ -202,6 +202,22 @@ def test_a_template_with_control_tokens_of_its_own(memory: Path) -> None:
     assert (memory / "back.jsonl").read_bytes() == (memory / "chat.jsonl").read_bytes()
 
 
+def test_a_template_of_another_program(memory: Path) -> None:
+    jinja = memory / "theirs.jinja"
+    jinja.write_text(
+        "{% for m in messages %}<|{{ m.role }}|>{{ m.content | trim }}<|eot_id|>{% endfor %}"
+        "{% if add_generation_prompt %}<|assistant|>{% endif %}"
+    )
+    values = [TRICKY[0], *conversations(5), TRICKY[3]]
+    options = {"template": str(jinja), "stop": "<|eot_id|>", "add_specials": True, "quarantine": memory / "bad.jsonl"}
+    manifest = prepared(memory, values, **options).manifest
+    assert manifest.conversations is not None
+    assert manifest.conversations.counts.bad == 2, "white space at the end, and a tool call"
+    assert DatasetManifest.read(memory / "chat") == manifest
+    export_conversations(memory / "chat", memory / "back.jsonl")
+    assert [json.loads(line) for line in (memory / "back.jsonl").read_text().splitlines()] == values[1:6]
+
+
 def test_packed_files_and_several_inputs_are_read_in_order(memory: Path) -> None:
     one, two = conversations(5, 1), conversations(5, 2)
     written(memory / "a.jsonl", one)
