@@ -5,10 +5,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from mypt_dist.data.lengths import LengthCounter, Lengths
 from mypt_dist.data.manifest import SPLITS, DatasetManifest
+from mypt_dist.data.progress import BytesDone
+from mypt_dist.data.rewrite.blocks import dataset_blocks, without_padding
+from mypt_dist.data.rewrite.documents import Documents
 from mypt_dist.data.shards import open_shard, read_tokens
 
 
@@ -46,9 +50,8 @@ def inspect_dataset(folder: Path, sample_tokens: int = 200) -> DatasetReport:
     manifest = DatasetManifest.read(folder)
     lengths = {}
     for name in SPLITS:
-        counter = LengthCounter(manifest.eot_id)
-        for tokens in _blocks(folder, manifest, name):
-            counter.add(tokens)
+        is_segmented = "segments" in manifest.companions
+        counter = (_by_segments if is_segmented else _by_ends)(folder, manifest, name)
         if counter.documents:
             lengths[name] = counter.summary()
     return DatasetReport(manifest, _sample(folder, manifest, sample_tokens), lengths)
@@ -60,6 +63,24 @@ def _sample(folder: Path, manifest: DatasetManifest, count: int) -> str:
         return ""
     tokens = open_shard(folder, shards[0], manifest.dtype, manifest.tokenizer.fingerprint)
     return manifest.load_tokenizer().decode(tokens[:count].tolist())
+
+
+def _by_ends(folder: Path, manifest: DatasetManifest, split: str) -> LengthCounter:
+    counter = LengthCounter(manifest.eot_id)
+    for tokens in _blocks(folder, manifest, split):
+        counter.add(tokens)
+    return counter
+
+
+def _by_segments(folder: Path, manifest: DatasetManifest, split: str) -> LengthCounter:
+    counter, documents = LengthCounter(manifest.eot_id), Documents(manifest.eot_id)
+    for block in map(without_padding, dataset_blocks(folder, manifest, split, BytesDone(0))):
+        if len(block):
+            counter.add_ends(len(block), documents.ends(block), ending=0)
+    if manifest.split(split).tokens:
+        # Nothing stands behind the last document that would end it.
+        counter.add_ends(0, np.zeros(1, np.int64))
+    return counter
 
 
 def _blocks(folder: Path, manifest: DatasetManifest, split: str) -> Iterator[NDArray[Any]]:

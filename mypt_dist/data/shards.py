@@ -7,7 +7,7 @@ the same for 10^3 and 10^12 tokens; `mypt_dist.data.verify` reads everything.
 import os
 import struct
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -15,6 +15,7 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mypt_dist.data.companions import COMPANIONS, Companion
 from mypt_dist.data.manifest import HEADER_BYTES, Dtype, ShardEntry
 from mypt_dist.errors import DataError
 
@@ -73,6 +74,11 @@ def little_endian(dtype: Dtype) -> "np.dtype[Any]":
     return np.dtype(dtype).newbyteorder("<")
 
 
+def open_companion(folder: Path, entry: ShardEntry, kind: Companion) -> NDArray[Any]:
+    """What stands beside the tokens of a shard, see `companion_shards`, as `open_shard`. Raises `DataError`."""
+    return _opened(folder, entry, COMPANIONS[kind], {})
+
+
 def open_shard(folder: Path, entry: ShardEntry, dtype: Dtype, fingerprint: str | None = None) -> NDArray[Any]:
     """The tokens of a shard as a read-only `numpy.memmap`, shape (entry.tokens,).
 
@@ -80,20 +86,40 @@ def open_shard(folder: Path, entry: ShardEntry, dtype: Dtype, fingerprint: str |
     given, with the ``fingerprint`` of its tokenizer; the tokens are not read. Raises `DataError` naming the file and
     both values.
     """
-    path = folder / entry.file
     expected: dict[str, object] = {"dtype": dtype, "tokens": entry.tokens}
     if fingerprint is not None:
         expected["tokenizer"] = fingerprint[:TOKENIZER_DIGITS]
+    return _opened(folder, entry, little_endian(dtype), expected)
+
+
+def _opened(folder: Path, entry: ShardEntry, dtype: "np.dtype[Any]", expected: Mapping[str, object]) -> NDArray[Any]:
+    path = folder / entry.file
     try:
         with path.open("rb") as file:
             _check_size(file, path, entry)
             if entry.offset is None:
                 check_header(file.read(HEADER_BYTES), path, expected)
-            return np.memmap(file, little_endian(dtype), "r", entry.begin, (entry.tokens,))
+            return np.memmap(file, dtype, "r", entry.begin, (entry.tokens,))
     except FileNotFoundError:
         raise DataError(f"{path} is missing; dataset.json lists it with {entry.tokens:,} tokens") from None
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror}") from None
+
+
+def companion_shards(entries: Sequence[ShardEntry], kind: Companion) -> list[ShardEntry]:
+    """What stands beside the shards ``entries``, as shards without a header."""
+    return [
+        ShardEntry(
+            file=beside.file,
+            bytes=beside.bytes,
+            tokens=entry.tokens,
+            sha256=beside.sha256,
+            crc32=beside.crc32,
+            offset=0,
+        )
+        for entry in entries
+        for beside in [(entry.companions or {})[kind]]
+    ]
 
 
 def read_tokens(folder: Path, entry: ShardEntry, dtype: Dtype, block_bytes: int = 1 << 20) -> Iterator[NDArray[Any]]:

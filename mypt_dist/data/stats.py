@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from mypt_dist.data.lengths import LengthCounter, Lengths
 from mypt_dist.data.manifest import SPLITS, DatasetManifest
 from mypt_dist.data.progress import BytesDone, Progress
-from mypt_dist.data.rewrite.blocks import dataset_blocks
+from mypt_dist.data.rewrite.blocks import dataset_blocks, without_padding
 from mypt_dist.data.rewrite.documents import Documents
 
 
@@ -86,7 +86,9 @@ def _split_stats(
     is_segmented = "segments" in manifest.companions
     for block in dataset_blocks(folder, manifest, name, done):
         counts += np.bincount(block.tokens, minlength=len(counts))
-        lengths.add_ends(len(block), documents.ends(block), ending=0 if is_segmented else 1)
+        text = without_padding(block)
+        if len(text):
+            lengths.add_ends(len(text), documents.ends(text), ending=0 if is_segmented else 1)
         learned += int(np.count_nonzero(block.companions.get("mask", block.tokens[:0])))
     entry = manifest.split(name)
     if is_segmented and entry.tokens:

@@ -35,6 +35,8 @@ def evaluate(
 ) -> dict[str, float]:
     """``val/loss`` in nats per token, ``val/ppl``, ``val/bpb`` in bits per byte; the model is left in training mode.
 
+    Of the tokens that are learned, each with its weight, as the loss in training is.
+
     Nothing if ``stopping`` says on any rank that the run is about to end: a deadline does not wait for a measurement.
     """
     total = torch.zeros((), dtype=torch.float64)
@@ -46,11 +48,11 @@ def evaluate(
             if number % ASK_EVERY == 0 and engine.sum(stopping())[0]:
                 return {}
             there = batch.to(engine.device)
-            total += model(there.input_ids, labels=there.labels, segment_ids=there.segment_ids).double().cpu()
-    loss, targets, num_bytes = engine.sum(
-        float(total), sum(batch.num_targets for batch in batches), windows.num_bytes(batches)
+            total += model(there.input_ids, **there.keywords()).double().cpu()
+    loss, weight, num_bytes = engine.sum(
+        float(total), sum(batch.divisor for batch in batches), windows.num_bytes(batches)
     )
-    return language_metrics(prefix, loss, targets, num_bytes)
+    return language_metrics(prefix, loss, weight, num_bytes)
 
 
 @contextmanager
@@ -63,9 +65,9 @@ def evaluating(model: nn.Module) -> Iterator[nn.Module]:
         model.train()
 
 
-def language_metrics(prefix: str, nats: float, targets: float, num_bytes: float) -> dict[str, float]:
-    """Loss per token, perplexity and bits per byte from sums."""
-    loss = nats / max(targets, 1)
+def language_metrics(prefix: str, nats: float, weight: float, num_bytes: float) -> dict[str, float]:
+    """Loss per token, perplexity and bits per byte from sums. ``weight``: of all targets, their number by default."""
+    loss = nats / (weight or 1.0)
     metrics = {f"{prefix}/loss": loss, f"{prefix}/ppl": _exp(loss)}
     if num_bytes:
         metrics[f"{prefix}/bpb"] = nats / math.log(2) / num_bytes

@@ -123,3 +123,41 @@ def test_a_mistake_ends_with_2_and_one_message(command: str, mypt: Mypt, tmp_pat
     assert not out
     assert len(err.strip().splitlines()) <= 9
     assert "Traceback" not in err
+
+
+def test_conversations_are_prepared_shown_and_given_back(mypt: Mypt, tmp_path: Path) -> None:
+    lines = tmp_path / "chat.jsonl"
+    talk = {"messages": [{"role": "user", "content": "<b>\x1b[31m?"}, {"role": "assistant", "content": "<|user|> yes"}]}
+    lines.write_text(json.dumps(talk) + "\n{}\n")
+    command = ("data", "prepare-chat", lines, "--out", tmp_path / "chat", "--tokenizer", "byte", "--context", "64")
+    code, out, err = mypt(*command)
+    assert (code, out) == (3, "")
+    assert f"{lines}:2: it has neither 'messages' nor 'conversations'" in err
+    assert "Traceback" not in err
+    assert not (tmp_path / "chat").exists()
+    rest = ("--val-fraction", "0", "--weights", "close=0.5", "--quarantine", tmp_path / "bad.jsonl")
+    code, out, _ = mypt(*command, *rest)
+    assert code == 0
+    assert "1 lines bad; see" in out
+    assert "rows of 65 tokens: 1 train" in out
+    code, out, _ = mypt("data", "inspect", tmp_path / "chat", "--masks", "2")
+    assert code == 0
+    assert "«<|user|> yes»«0.5: <|/assistant|>»«<|endofturn|>»" in out
+    assert "\x1b[31m" not in out, "what a conversation says is never obeyed by the terminal"
+    page = tmp_path / "masks.html"
+    assert mypt("data", "inspect", tmp_path / "chat", "--html", page)[0] == 0
+    html = page.read_text()
+    assert '<span class="l">&lt;|user|&gt; yes</span><span class="l c" title="weight 0.5">&lt;|/assistant|&gt;' in html
+    assert "<b>" not in html
+    assert mypt("data", "verify", tmp_path / "chat")[0] == 0
+    assert mypt("data", "export-chat", tmp_path / "chat", "--out", tmp_path / "back.jsonl")[0] == 0
+    assert json.loads((tmp_path / "back.jsonl").read_text()) == talk
+    code, _, err = mypt(*command, "--weights", "close")
+    assert (code, "KIND=NUMBER" in err) == (2, True)
+    code, _, err = mypt("data", "merge", tmp_path / "chat", tmp_path / "chat", "--out", tmp_path / "merged")
+    assert (code, "which stay whole" in err) == (2, True)
+
+
+def test_masks_are_shown_where_there_are_some(mypt: Mypt, dataset: Path) -> None:
+    code, _, err = mypt("data", "inspect", dataset, "--masks", "1")
+    assert (code, "has no mask: every token of it is learned" in err) == (2, True)

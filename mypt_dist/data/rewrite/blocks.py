@@ -37,6 +37,15 @@ class Block:
         return Block(self.tokens[part], {kind: values[part] for kind, values in self.companions.items()})
 
 
+def without_padding(block: Block) -> Block:
+    """What is text of ``block``: all of it, unless segments say otherwise."""
+    segments = block.companions.get("segments")
+    if segments is None or segments.all():
+        return block
+    is_text = segments != 0
+    return Block(block.tokens[is_text], {kind: values[is_text] for kind, values in block.companions.items()})
+
+
 def dataset_blocks(folder: Path, manifest: DatasetManifest, split: str, done: BytesDone) -> Iterator[Block]:
     """All tokens of ``split``, in order. Raises `DataError` for a file that is not what the manifest says."""
     for entry in manifest.split(split).shards:

@@ -48,10 +48,11 @@ class Decoder(CausalLM):
         *,
         labels: Tensor | None = None,
         segment_ids: Tensor | None = None,
+        label_weights: Tensor | None = None,
     ) -> Tensor:
         """See `CausalLM.forward`."""
         hidden = self.hidden(input_ids, cache, segment_ids)
-        result: Tensor = self.head(hidden) if labels is None else self.head(hidden, labels)
+        result: Tensor = self.head(hidden) if labels is None else self.head(hidden, labels, label_weights)
         return result
 
     def hidden(self, input_ids: Tensor, cache: KVCache | None = None, segment_ids: Tensor | None = None) -> Tensor:

@@ -13,8 +13,8 @@ class Head(Linear):
     gather weights in hooks of exactly that call.
     """
 
-    def forward(self, x: Tensor, labels: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, labels: Tensor | None = None, label_weights: Tensor | None = None) -> Tensor:
         """(..., E) to logits (..., V); with labels (...) to the sum of their cross-entropy, see `cross_entropy_sum`."""
         if labels is None:
             return super().forward(x)
-        return cross_entropy_sum(x, self.weight, self.bias, labels)
+        return cross_entropy_sum(x, self.weight, self.bias, labels, label_weights)

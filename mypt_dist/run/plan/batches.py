@@ -1,6 +1,6 @@
 """How a run's batch is dealt out, how much it reads, how much it computes and how long that takes: arithmetic only."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from mypt_dist.data.config import DataConfig
@@ -19,6 +19,8 @@ class SourceAmount:
     """Windows that the run reads."""
     tokens: int | None
     """To learn from. Null: there is no dataset."""
+    windows: int | None
+    """Of an epoch; null where nobody knows, or where there is none."""
     epochs: float | None
     """How often the run reads it."""
 
@@ -71,22 +73,32 @@ def batches(shape: BatchShape, steps: int, flops_per_token: int, sources: Sequen
     )
 
 
-def amounts(config: DataConfig, tokens: Mapping[str, int | None], samples: int, measure: Measure) -> list[SourceAmount]:
-    """What a run of ``samples`` windows reads of each source. ``tokens``: null where nobody knows.
+def amounts(
+    config: DataConfig,
+    tokens: Mapping[str, int | None],
+    samples: int,
+    measure: Measure,
+    *,
+    packed: Collection[str] = (),
+) -> list[SourceAmount]:
+    """What a run of ``samples`` windows reads of each source.
 
-    Raises `ConfigError` for phases or limits that make no sense.
+    ``tokens``: null where nobody knows. ``packed``: sources whose windows are rows. Raises `ConfigError` for phases or
+    limits that make no sense.
     """
-    windows = {name: windows_of(count, measure.context) for name, count in tokens.items()}
+    windows = {name: windows_of(count, measure.context, rows=name in packed) for name, count in tokens.items()}
     consumed = planned(config, measure, windows, samples)
     return [
-        SourceAmount(name, weight, consumed[name], tokens[name], consumed[name] / count if count else None)
+        SourceAmount(name, weight, consumed[name], tokens[name], count, consumed[name] / count if count else None)
         for (name, weight), count in zip(config.own_weights().items(), windows.values(), strict=True)
     ]
 
 
-def windows_of(tokens: int | None, context: int) -> int | None:
+def windows_of(tokens: int | None, context: int, *, rows: bool) -> int | None:
     """Windows of an epoch; null where nobody knows, or where there is none."""
-    return Windows.of(tokens, context).count if tokens is not None and tokens > context else None
+    if tokens is None or tokens <= context:
+        return None
+    return Windows.of(tokens, context, rows=rows and tokens % (context + 1) == 0).count
 
 
 def seconds(run: Batches, tokens_per_second: float) -> float:

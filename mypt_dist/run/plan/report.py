@@ -9,7 +9,7 @@ from mypt_dist.errors import ConfigError, DataError
 from mypt_dist.launch import Topology
 from mypt_dist.models.layers.cross_entropy import CHUNK_ELEMENTS
 from mypt_dist.run.batching import batch_shape
-from mypt_dist.run.plan.batches import Batches, amounts, batches, seconds, tokens_per_second, windows_of
+from mypt_dist.run.plan.batches import Batches, amounts, batches, seconds, tokens_per_second
 from mypt_dist.run.plan.buffers import buffers, logits_chunk
 from mypt_dist.run.plan.forecast import Device, Forecast, Forecaster, Way
 from mypt_dist.run.plan.options import FULL, Option, options
@@ -114,6 +114,8 @@ class _Data:
     """What is known of the datasets without opening a shard."""
 
     tokens: dict[str, int | None] = field(default_factory=dict)
+    packed: set[str] = field(default_factory=set)
+    """Sources of conversations packed in rows."""
     vocabulary: int | None = None
     remarks: list[str] = field(default_factory=list)
 
@@ -144,6 +146,7 @@ def plan_run(
             data.tokens,
             config.train.steps * config.train.batch_size,
             Measure(config.train.batch_size, config.model.context),
+            packed=data.packed,
         ),
     )
     rows, chunk = logits_chunk(shape.micro_batch * shape.context, config.model.rows, CHUNK_ELEMENTS)
@@ -181,6 +184,13 @@ def _read(config: "RunConfig") -> _Data:
             found.remarks.append(f"source {name}: {str(error).splitlines()[0].partition(';')[0]}")
         else:
             found.tokens[name] = manifest.splits.train.tokens
+            length, context = manifest.row_length, config.model.context
+            if length is not None:
+                found.packed.add(name)
+                if length != context + 1:
+                    found.remarks.append(
+                        f"source {name}: packed for model.context={length - 1}, not {context}: refused"
+                    )
             found.vocabulary = found.vocabulary or manifest.vocab_size
     return found
 
@@ -213,7 +223,7 @@ def _rate(run: Batches, machine: Machine) -> float | None:
 
 def _remarks(config: "RunConfig", run: Batches, device: Device) -> list[str]:
     found = []
-    windows = {source.name: windows_of(source.tokens, run.context) for source in run.sources}
+    windows = {source.name: source.windows for source in run.sources}
     for name, epochs in over_limits(config.data, windows, {s.name: s.samples for s in run.sources}).items():
         cap = config.data.named_sources()[name].epochs
         found.append(f"source {name} would be read {epochs:.2f} times, max_epochs is {cap:g}: refused")

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from chat_files import conversations, prepared
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -17,7 +18,7 @@ from mypt_dist.data.order import BLOCK, Order, Samples, SourceShape
 from mypt_dist.data.remote.config import GIB, CacheConfig
 from mypt_dist.data.remote.lookahead import Lookahead, Reach
 from mypt_dist.data.remote.plan import Layout, in_order_of_use, needed_bytes, part_of_rank
-from mypt_dist.data.remote.shard import RemoteShard
+from mypt_dist.data.remote.shard import Content, RemoteShard
 from mypt_dist.data.remote.supply import Supply
 from mypt_dist.data.stream import Reading, TokenStream
 from mypt_dist.errors import ConfigError, DataError
@@ -186,6 +187,32 @@ def test_a_cache_smaller_than_the_dataset_gives_the_same_samples(copy: Path, tmp
     assert max(sizes) <= 2.5 * largest < manifest.bytes_of("train")
 
 
+def test_masks_behind_a_url_say_what_those_of_the_folder_say(memory: Path, supply: Supply) -> None:
+    manifest = prepared(memory, conversations(30), weights={"close": 0.5}).manifest
+    folder, lengths = memory / "chat", np.ones(manifest.vocab_size, dtype=np.uint16)
+    local, remote = TokenStream.open(folder, manifest, "train"), opened(supply, folder)
+    order = Order([SourceShape("main", len(local), rows=True)], context=255, seed=1)
+    supply.check_room(["main"], "full", 8, 256)
+    supply.follow(order, BatchShape(4, 4, 255), ["main"], near=2)
+    supply.fill(0)
+    right, found = (
+        TokenGather([stream], lengths, manifest.vocab_size).batch(order.samples(0, 4), 255)
+        for stream in (local, remote)
+    )
+    assert right.num_targets == found.num_targets > 0
+    assert right.label_weights is not None
+    for one, two in ((right.labels, found.labels), (right.label_weights, found.label_weights)):
+        assert torch.equal(one, two)
+    assert right.segment_ids is not None
+    assert torch.equal(right.segment_ids, found.segment_ids)
+    pinned = supply._parted(["main"])[1]
+    assert {shard.entry.file for shard in pinned} == {
+        entry.file
+        for entry in manifest.files("train")
+        if entry.file.endswith((".mask.bin", ".weights.bin", ".segments.bin"))
+    }
+
+
 class Noted:
     """Stands in for a fetcher, and for the cache it fills: nothing ever comes."""
 
@@ -210,7 +237,7 @@ def test_the_look_ahead_ends_with_the_budget_and_is_in_the_order_of_use(dataset:
         for number in range(50)
     ]
     shards = [
-        RemoteShard(entry, entry, manifest, noted, "memmap")  # type: ignore[arg-type]
+        RemoteShard(entry, entry, Content.tokens(manifest.dtype, manifest.tokenizer.fingerprint), noted, "memmap")  # type: ignore[arg-type]
         for entry in entries
     ]
     order = Order([SourceShape("a", 100_000)], context=3, seed=1, shuffle="blocks")

@@ -4,6 +4,7 @@ import itertools
 import math
 import signal
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -226,6 +227,23 @@ def test_files_make_a_run_save_and_stop(engine: Engine, tmp_path: Path) -> None:
     running.stop.files = ControlFiles(tmp_path, clock=lambda: float(next(clock)))
     state, wish = running.fit(TrainState())
     assert (state.step, stopped.of("save"), wish) == (2, [2], Wish(stop=True))
+
+
+def test_a_step_with_nothing_to_learn_has_no_loss_and_no_gradient(engine: Engine) -> None:
+    class Unlearned(FakeLoader):
+        def step(self, position: int) -> Step:
+            step = super().step(position)
+            nothing = [replace(batch, labels=batch.labels * 0 - 100, num_targets=0) for batch in step.micro_batches]
+            return replace(step, micro_batches=nothing, num_bytes=lambda: 0) if position == 4 else step
+
+    diary = Diary()
+    running = trainer(engine, diary, log_every=1)
+    running.loader = Unlearned()  # type: ignore[assignment]
+    state, _ = running.fit(TrainState())
+    losses = [metrics["train/loss"] for metrics in diary.metrics if "train/loss" in metrics]
+    assert losses[2] == 0.0
+    assert all(loss > 0 for number, loss in enumerate(losses) if number != 2)
+    assert (state.step, state.tokens, state.guard.skipped) == (10, 9 * 2 * CONTEXT, 0)
 
 
 class Poisoned(Tiny):

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from mypt_dist.data.curriculum import MORE_DATA, Measure, over_limits
 from mypt_dist.data.remote.folder import read_manifest
 from mypt_dist.errors import ConfigError, MyptError
-from mypt_dist.run.plan.batches import SourceAmount, amounts, windows_of
+from mypt_dist.run.plan.batches import SourceAmount, amounts
 from mypt_dist.run.rehearse.case import Case, SourceSight
 from mypt_dist.run.rehearse.findings import Finding
 
@@ -79,7 +79,7 @@ def tokenizers_differ(case: Case) -> Iterator[Finding]:
 
 
 def window(case: Case) -> Iterator[Finding]:
-    """A training split that is shorter than one window of `model.context`."""
+    """A training split that is shorter than one window of `model.context`, or packed for another one."""
     for name, source in _known(case):
         assert source.manifest is not None, "known"
         tokens, need = source.manifest.splits.train.tokens, case.config.model.context + 1
@@ -89,6 +89,14 @@ def window(case: Case) -> Iterator[Finding]:
                 f"{tokens:,} tokens to learn from, one window needs {need:,}",
                 "there is not a single sample",
                 "prepare more text, or lower model.context",
+            )
+        elif source.manifest.row_length not in (None, need):
+            packed = source.manifest.row_length - 1
+            yield Finding(
+                _key(case, name),
+                f"conversations packed for a context of {packed:,}, model.context is {need - 1:,}",
+                "every rank refuses to start",
+                f"set model.context={packed}, or pack again: mypt data prepare-chat --context {need - 1}",
             )
 
 
@@ -108,8 +116,8 @@ def epochs(case: Case) -> Iterator[Finding]:
         reads = _reads(case)
     except ConfigError:
         return
-    sources, context = case.config.data.named_sources(), case.config.model.context
-    windows = {amount.name: windows_of(amount.tokens, context) for amount in reads}
+    sources = case.config.data.named_sources()
+    windows = {amount.name: amount.windows for amount in reads}
     over = over_limits(case.config.data, windows, {amount.name: amount.samples for amount in reads}) if reads else {}
     for name, times in over.items():
         yield Finding(
@@ -140,7 +148,8 @@ def _reads(case: Case) -> list[SourceAmount]:
     tokens = {name: s.manifest.splits.train.tokens if s.manifest else None for name, s in case.around.sources.items()}
     if set(tokens) != set(data.named_sources()) or any(True for _ in window(case)):
         return []
-    return amounts(data, tokens, train.steps * train.batch_size, Measure(train.batch_size, context))
+    packed = {name for name, s in case.around.sources.items() if s.manifest and s.manifest.row_length}
+    return amounts(data, tokens, train.steps * train.batch_size, Measure(train.batch_size, context), packed=packed)
 
 
 def _known(case: Case) -> list[tuple[str, SourceSight]]:
