@@ -4,10 +4,9 @@ import json
 import time
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
-from pydantic import JsonValue
 
 from mypt_dist.cli.ckpt_convert import convert
 from mypt_dist.cli.tables import JsonOption, print_json, print_table
@@ -75,7 +74,7 @@ def show(path: Run, as_json: JsonOption = False) -> None:
     print_table(["", ""], [[key, value] for key, value in facts.items()])
 
 
-def _origin(origin: dict[str, JsonValue] | None) -> str:
+def _origin(origin: dict[str, Any] | None) -> str:
     """Where weights that were not trained here came from."""
     if origin is None:
         return "trained here"

@@ -1,8 +1,6 @@
 """What is in a dataset? ``dataset.json``: its shards, its tokenizer, where it came from, and a hash of all that."""
 
-import hashlib
 import json
-import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -13,6 +11,7 @@ from pydantic import AfterValidator, Field, StrictStr, WithJsonSchema
 from mypt_dist.config import Config, Sha256, validate
 from mypt_dist.config.strict_json import parse_json, read_text
 from mypt_dist.data.blocks import DIGITS, blocks_of
+from mypt_dist.data.canonical import canonical_hash
 from mypt_dist.data.companions import COMPANIONS, Companion
 from mypt_dist.data.entries import ChatEntry, CompanionEntry, Count, Lineage, PathInside, Settings, SourceEntry, Sparse
 from mypt_dist.data.in_place import find_index
@@ -175,7 +174,7 @@ class DatasetManifest(Sparse):
             "counts": counts.model_dump(mode="json"),
             "settings": settings,
         }
-        return cls.model_validate({**content, "sha256": _canonical_hash(content)})
+        return cls.model_validate({**content, "sha256": canonical_hash(content)})
 
     def with_origin(self, lineage: Lineage, *, in_place: str | None = None, dtype: Dtype | None = None) -> Self:
         """The same dataset, and where it came from. ``dtype``: of tokens that are read ``in_place``."""
@@ -185,7 +184,7 @@ class DatasetManifest(Sparse):
             content |= {"in_place": in_place, "dtype": dtype}
             fingerprint = _content_hash(self.tokenizer.fingerprint, self.splits, content["dtype"], self.row_length)
             content["fingerprint"] = fingerprint
-        return type(self).model_validate({**content, "sha256": _canonical_hash(content)})
+        return type(self).model_validate({**content, "sha256": canonical_hash(content)})
 
     def with_rows(self, row_length: int, conversations: ChatEntry | None) -> Self:
         """The same tokens, in rows that stay whole."""
@@ -194,7 +193,7 @@ class DatasetManifest(Sparse):
         content |= {"format": FORMAT, "row_length": row_length, "fingerprint": fingerprint}
         if conversations is not None:
             content["conversations"] = conversations.model_dump(mode="json")
-        return type(self).model_validate({**content, "sha256": _canonical_hash(content)})
+        return type(self).model_validate({**content, "sha256": canonical_hash(content)})
 
     @classmethod
     def read(cls, folder: Path) -> "DatasetManifest":
@@ -280,10 +279,9 @@ class DatasetManifest(Sparse):
 
     def _check(self, path: str, raw: dict[str, Any]) -> None:
         content = {key: value for key, value in raw.items() if key != "sha256"}
-        if self.sha256 != _canonical_hash(content):
+        if self.sha256 != canonical_hash(content):
             raise DataError(
-                f"{path} was damaged or edited: its content has sha256 {_canonical_hash(content)}, "
-                f"it says {self.sha256}"
+                f"{path} was damaged or edited: its content has sha256 {canonical_hash(content)}, it says {self.sha256}"
             )
         problems = self._contradictions()
         if problems:
@@ -377,40 +375,4 @@ def _content_hash(tokenizer: str, splits: Splits, dtype: Dtype, row_length: int 
     if any(offset is not None for found in offsets.values() for offset in found):
         # Files without a header of ours do not say how their bytes are to be read.
         content["in_place"] = {"dtype": dtype, "offsets": offsets}
-    return _canonical_hash(content)
-
-
-def _canonical_hash(content: dict[str, Any]) -> str:
-    """sha256 (hex) of the canonical JSON of ``content``.
-
-    Checksums of blocks, which are digits, are hashed as they stand: to look for characters to escape in megabytes of
-    them would take longer than all the rest.
-    """
-    crcs: list[str] = []
-    if "splits" in content:
-        content = {**content, "splits": _without_crcs(content["splits"], crcs)}
-    spelled = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
-    first, *others = spelled.split(_PLACE)
-    digest = hashlib.sha256(first.encode("ascii"))
-    for crc, other in zip(crcs, others, strict=True):
-        digest.update(f'"crc32":"{crc}"'.encode("ascii"))
-        digest.update(other.encode("ascii"))
-    return digest.hexdigest()
-
-
-_PLACE = '"crc32":NaN'
-"""Where checksums stood. A text with these characters is spelled with backslashes."""
-
-
-def _without_crcs(value: Any, crcs: list[str]) -> Any:
-    """The same with NaN for checksums, which are added to ``crcs`` in the order of the canonical JSON."""
-    if isinstance(value, dict):
-        return {key: _without_crcs(_aside(key, item, crcs), crcs) for key, item in sorted(value.items())}
-    return [_without_crcs(item, crcs) for item in value] if isinstance(value, list | tuple) else value
-
-
-def _aside(key: str, item: Any, crcs: list[str]) -> Any:
-    if key != "crc32" or item is None:
-        return item
-    crcs.append(item)
-    return math.nan
+    return canonical_hash(content)
