@@ -1,4 +1,4 @@
-"""``mypt ckpt``: what checkpoints a run has, what is in one, and whether its bytes are right."""
+"""``mypt ckpt``: what checkpoints a run has, what is in one, whether its bytes are right, and ways out and in."""
 
 import json
 import time
@@ -8,9 +8,10 @@ from typing import Annotated
 
 import typer
 
+from mypt_dist.cli.ckpt_export import export
 from mypt_dist.cli.tables import JsonOption, print_json, print_table
 
-app = typer.Typer(help="List, show and verify checkpoints.", no_args_is_help=True)
+app = typer.Typer(help="List, show, verify and export checkpoints.", no_args_is_help=True)
 
 Run = Annotated[Path, typer.Argument(metavar="PATH", help="A run's folder or one checkpoint in it.")]
 
@@ -104,3 +105,6 @@ def pull(
     if pulled is None:
         raise CheckpointError(f"{mirror} has no checkpoint" + (f" of step {step}" if step is not None else ""))
     print(f"{pulled}: every byte is as it was written")
+
+
+app.command("export")(export)
