@@ -9,9 +9,10 @@ from typing import Annotated
 import typer
 
 from mypt_dist.cli.ckpt_export import export
+from mypt_dist.cli.ckpt_import import import_
 from mypt_dist.cli.tables import JsonOption, print_json, print_table
 
-app = typer.Typer(help="List, show, verify and export checkpoints.", no_args_is_help=True)
+app = typer.Typer(help="List, show, verify, export and import checkpoints.", no_args_is_help=True)
 
 Run = Annotated[Path, typer.Argument(metavar="PATH", help="A run's folder or one checkpoint in it.")]
 
@@ -108,3 +109,4 @@ def pull(
 
 
 app.command("export")(export)
+app.command("import")(import_)

@@ -5,11 +5,12 @@ from collections.abc import Callable
 from functools import cache
 from typing import Any
 
-from mypt_dist.interchange.hf.byte_level import merges_of, spelled
 from mypt_dist.interchange.hf.chat import chat_template
 from mypt_dist.tokenizers import END_OF_TEXT, Tokenizer
+from mypt_dist.tokenizers.byte_level import merges_of, spelled
 from mypt_dist.tokenizers.char import UNKNOWN, CharTokenizer
 from mypt_dist.tokenizers.gpt2 import merge_ranks
+from mypt_dist.tokenizers.hf import HfTokenizer
 
 TOKENIZER = "tokenizer.json"
 TOKENIZER_CONFIG = "tokenizer_config.json"
@@ -21,14 +22,15 @@ STATE = "mypt_tokenizer.json"
 
 def tokenizer_files(tokenizer: Tokenizer, context: int) -> dict[str, bytes]:
     """Content by file name. Without ``tokenizer.json`` for a kind that it cannot describe."""
-    names = list(tokenizer.specials)
-    roles = {"bos_token": END_OF_TEXT, "eos_token": END_OF_TEXT}
-    others = [name for name in names if name != END_OF_TEXT]
+    names = _their_names(tokenizer)
+    end = next(name for name, token in names.items() if token == tokenizer.eot_id)
+    roles = {"bos_token": end, "eos_token": end}
+    others = [name for name in names if name != end]
     config = {
         "tokenizer_class": "PreTrainedTokenizerFast",
         **roles,
         "additional_special_tokens": others,
-        "added_tokens_decoder": {str(token): _added(name) for name, token in tokenizer.specials.items()},
+        "added_tokens_decoder": {str(token): _added(name) for name, token in names.items()},
         "model_max_length": context,
         "clean_up_tokenization_spaces": False,
     }
@@ -44,6 +46,8 @@ def tokenizer_files(tokenizer: Tokenizer, context: int) -> dict[str, bytes]:
 
 def described_tokenizer(tokenizer: Tokenizer) -> dict[str, Any] | None:
     """The object in ``tokenizer.json``; None for a kind that has no exact equal there."""
+    if isinstance(tokenizer, HfTokenizer):
+        return _foreign(tokenizer)
     describe = _KINDS.get(tokenizer.kind)
     if describe is None:
         return None
@@ -56,6 +60,20 @@ def described_tokenizer(tokenizer: Tokenizer) -> dict[str, Any] | None:
         **describe(tokenizer),
         "post_processor": None,
     }
+
+
+def _their_names(tokenizer: Tokenizer) -> dict[str, int]:
+    """Control tokens by what ``tokenizer.json`` calls them."""
+    end = tokenizer.end_of_text if isinstance(tokenizer, HfTokenizer) else END_OF_TEXT
+    return {end if name == END_OF_TEXT else name: token for name, token in tokenizer.specials.items()}
+
+
+def _foreign(tokenizer: HfTokenizer) -> dict[str, Any]:
+    """As it came, and the control tokens that were added to it."""
+    added = list(tokenizer.description.get("added_tokens") or ())
+    known = {token["id"] for token in added}
+    added += [{"id": token, **_added(name)} for name, token in tokenizer.specials.items() if token not in known]
+    return {**tokenizer.description, "added_tokens": added}
 
 
 def _gpt2(tokenizer: Tokenizer) -> dict[str, Any]:

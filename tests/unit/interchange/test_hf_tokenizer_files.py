@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
 from mypt_dist.errors import MyptError
-from mypt_dist.interchange.hf.byte_level import alphabet, merges_of, spelled, unspelled
 from mypt_dist.interchange.hf.tokenizer_files import described_tokenizer, tokenizer_files
 from mypt_dist.tokenizers import Tokenizer, build_tokenizer
+from mypt_dist.tokenizers.byte_level import alphabet, merges_of, spelled, unspelled
 from mypt_dist.tokenizers.char import UNKNOWN
 
 OURS: dict[str, Tokenizer] = {
