@@ -3,11 +3,15 @@
 import re
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from mypt_dist.cli.tables import JsonOption, print_json
+
+if TYPE_CHECKING:
+    from mypt_dist.interchange.hf.export import Exported
+    from mypt_dist.tracking.mlflow_sender.model_record import ModelVersion
 
 
 class Target(StrEnum):
@@ -41,6 +45,12 @@ def export(
     licence: Annotated[
         str | None, typer.Option("--license", metavar="ID", help="What the card says: mit, apache-2.0, ...")
     ] = None,
+    register: Annotated[
+        str | None, typer.Option("--register", metavar="NAME", help="Log and register it in MLflow as NAME, too.")
+    ] = None,
+    tracking_uri: Annotated[
+        str | None, typer.Option("--tracking-uri", metavar="URI", help="Default: where the run was shipped to.")
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Write the model and tokenizer of a checkpoint for other programs: weights, configuration, model card.
@@ -55,8 +65,9 @@ def export(
     options = ExportOptions(dtype.value, _bytes(shard_size), name, licence)
     with byte_progress("exporting") as progress:
         done = export_hf(path, out, options, progress)
+    version = _register(done, register, tracking_uri) if register else None
     if as_json:
-        print_json(done.to_json())
+        print_json({**done.to_json(), "registered": version.uri if version else None})
         return
     for file, entry in sorted(done.files.items()):
         print(f"{entry.sha256}  {file}")
@@ -65,6 +76,18 @@ def export(
     print(f"{done.folder}: {of}, from {done.source}")
     if not done.has_tokenizer:
         print("its tokenizer has no exact equal in tokenizer.json: only our own description of it was written")
+    if version is not None:
+        print(f"registered in MLflow as {version.uri} (model {version.model_id})")
+
+
+def _register(done: "Exported", name: str, uri: str | None) -> "ModelVersion":
+    from mypt_dist.tracking.mlflow_sender.model_record import ModelRecord
+    from mypt_dist.tracking.mlflow_sender.register import register_model
+
+    params = {"architecture": done.architecture, "parameters": str(done.parameters), "dtype": done.dtype}
+    tags = {"mypt.checkpoint": done.source.name, "mypt.checkpoint.sha256": done.manifest_sha256}
+    record = ModelRecord(name, "transformers", done.folder, params, tags)
+    return register_model(record, done.source.parent.parent, uri)
 
 
 _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9}

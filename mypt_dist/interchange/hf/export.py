@@ -1,13 +1,14 @@
 """A checkpoint of ours as a folder that ``transformers`` loads. Needs neither transformers nor an accelerator."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from mypt_dist.checkpoint import Checkpoint, FileEntry, open_checkpoint
 from mypt_dist.checkpoint.writing import FileJob, small_job
+from mypt_dist.data.progress import BytesDone, Progress
 from mypt_dist.errors import ConfigError
 from mypt_dist.generation.sampling import SamplingConfig
 from mypt_dist.interchange.hf.card import CardFacts, model_card
@@ -27,9 +28,6 @@ RECORD = "mypt_export.json"
 CARD, CURVES = "README.md", "curves.svg"
 SPELLED = {"F64": "float64", "F32": "float32", "BF16": "bfloat16", "F16": "float16"}
 """safetensors' name -> transformers'."""
-
-Progress = Callable[[int, int], None]
-"""Told the bytes that are done, and those there are."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +57,7 @@ class Exported:
     step: int
     source: Path
     """The checkpoint."""
+    manifest_sha256: str
     files: dict[str, FileEntry]
 
     def to_json(self) -> dict[str, Any]:
@@ -76,7 +75,7 @@ class Exported:
         }
 
 
-def export_hf(path: Path, out: Path, options: ExportOptions, progress: Progress = lambda done, total: None) -> Exported:
+def export_hf(path: Path, out: Path, options: ExportOptions, progress: Progress | None = None) -> Exported:
     """Write the model of a checkpoint, or of a run's newest valid one, into the folder ``out``, which is new or empty.
 
     Raises `ConfigError` where no class of transformers fits or ``out`` is taken, `CheckpointError`, `SaveError`.
@@ -87,8 +86,8 @@ def export_hf(path: Path, out: Path, options: ExportOptions, progress: Progress 
 
 
 class _Export:
-    def __init__(self, checkpoint: Checkpoint, out: Path, options: ExportOptions, progress: Progress) -> None:
-        self.checkpoint, self.out, self.options, self.progress = checkpoint, out, options, progress
+    def __init__(self, checkpoint: Checkpoint, out: Path, options: ExportOptions, progress: Progress | None) -> None:
+        self.checkpoint, self.out, self.options = checkpoint, out, options
         self.manifest = checkpoint.manifest
         self.tokenizer = tokenizer_of(checkpoint)
         self.model = model_config(checkpoint)
@@ -98,14 +97,14 @@ class _Export:
         ours = {match.ours for match in self.form.matches if match.ours is not None}
         self.parameters = sum(checkpoint.tensor(f"model/{name}").elements for name in ours)
         self.is_rounded = any(tensor.is_rounded for tensor in self.tensors)
-        self.done = 0
+        self.done = BytesDone(sum(tensor.bytes for tensor in self.tensors), progress)
 
     def write(self) -> Exported:
         shards = plan_shards(self.tensors, self.options.shard_bytes)
         small = self._small_files()
         if (index := index_of(shards)) is not None:
             small[INDEX] = index
-        jobs = [*(small_job(name, content) for name, content in small.items()), *(s.job(self._wrote) for s in shards)]
+        jobs = [*(small_job(name, content) for name, content in small.items()), *(s.job(self.done.add) for s in shards)]
         files = write_folder(self.out, jobs, self._record)
         return Exported(
             folder=self.out,
@@ -116,12 +115,9 @@ class _Export:
             has_tokenizer="tokenizer.json" in files,
             step=self.manifest.step,
             source=self.checkpoint.folder,
+            manifest_sha256=self.manifest.sha256,
             files=files,
         )
-
-    def _wrote(self, count: int) -> None:
-        self.done += count
-        self.progress(self.done, sum(tensor.bytes for tensor in self.tensors))
 
     def _small_files(self) -> dict[str, bytes]:
         files = tokenizer_files(self.tokenizer, self.model.context)

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from mypt_dist.checkpoint import list_checkpoints
 from mypt_dist.errors import ConfigError
 from mypt_dist.generation.ids import generate_ids
 from mypt_dist.generation.sampling import SamplingConfig
+from mypt_dist.interchange.hf import elements
 from mypt_dist.interchange.hf.export import RECORD, ExportOptions, export_hf
 from mypt_dist.models.gpt import GPTConfig
 from mypt_dist.models.llama import LlamaConfig
@@ -111,6 +113,24 @@ def test_many_ranks_and_many_files_give_the_same_model(tmp_path: Path) -> None:
     assert sorted(cut.files[name].bytes > 31_000 for name in shards)[-2:] == [False, True]
     whole, parts = loaded(tmp_path / "from-one"), loaded(tmp_path / "cut")
     assert all(torch.equal(a, b) for a, b in zip(whole.parameters(), parts.parameters(), strict=True))
+
+
+def test_an_export_holds_pieces_of_the_model_and_never_the_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = LlamaConfig(vocab_size=65_536, context=32, n_layer=1, n_head=2, n_embd=32, mlp_hidden=64)
+    model = untrained(config)
+    save_model(tmp_path / "run", model, config, ranks=3)
+    monkeypatch.setattr(elements, "PIECE", 1 << 14)
+    export_hf(tmp_path / "run", tmp_path / "first", ExportOptions(dtype="bf16"))
+    tracemalloc.start()
+    try:
+        done = export_hf(tmp_path / "run", tmp_path / "out", ExportOptions())
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert done.files["model.safetensors"].bytes > 8 << 20
+    assert peak < 2 << 20
 
 
 def test_a_head_bias_is_refused_unless_it_is_zero(tmp_path: Path) -> None:

@@ -9,7 +9,8 @@ import pytest
 import torch
 from conftest import Mypt
 from foreign_models import MODELS, ROWS, save_model, untrained
-from foreign_tokenizers import save_tokenizer
+from foreign_tokenizers import description, save_tokenizer
+from pydantic import ValidationError
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig, PreTrainedModel, Qwen3Config
 
@@ -20,6 +21,7 @@ from mypt_dist.interchange.hf.adopt import adopt_hf
 from mypt_dist.interchange.hf.export import ExportOptions, export_hf
 from mypt_dist.run.models import load_for_generation, load_model
 from mypt_dist.tokenizers import build_tokenizer
+from mypt_dist.tokenizers.hf import HfTokenizer
 
 IDS = torch.randint(0, ROWS, (2, 32), generator=torch.Generator().manual_seed(4))
 
@@ -217,6 +219,22 @@ def test_the_end_of_text_is_found_and_the_tokenizer_goes_back_as_it_came(tmp_pat
     assert settings["eos_token"] == "<|end_of_text|>"
     _, tokenizer = load_for_generation(tmp_path / "run")
     assert tokenizer.decode(tokenizer.encode("the quick dog")) == "the quick dog"
+
+
+def test_data_is_prepared_with_the_tokenizer_of_an_imported_model(tmp_path: Path) -> None:
+    from mypt_dist.data.manifest import DatasetManifest
+    from mypt_dist.data.prepare import PrepareSettings, prepare
+
+    mine = HfTokenizer(description("llama3"), "<|end_of_text|>")
+    (tmp_path / "tokenizer.json").write_text(json.dumps(mine.state()))
+    (tmp_path / "a.txt").write_text("the quick brown fox <|eot_id|>")
+    prepare([tmp_path / "a.txt"], tmp_path / "data", PrepareSettings(tokenizer=str(tmp_path / "tokenizer.json")))
+    manifest = DatasetManifest.read(tmp_path / "data")
+    assert manifest.load_tokenizer().fingerprint == mine.fingerprint
+    assert (manifest.vocab_size, manifest.eot_id) == (mine.vocab_size, mine.eot_id)
+    assert manifest.splits.train.tokens == len(mine.encode("the quick brown fox <|eot_id|>")) + 1
+    with pytest.raises(ValidationError, match="did you mean 'gpt2'"):
+        PrepareSettings(tokenizer="gtp2")
 
 
 def test_the_tokenizer_of_gpt2_is_recognised(tmp_path: Path) -> None:
