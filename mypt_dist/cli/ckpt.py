@@ -1,4 +1,4 @@
-"""``mypt ckpt``: what checkpoints a run has, what is in one, and whether its bytes are right."""
+"""``mypt ckpt``: what checkpoints a run has, what is in one, whether its bytes are right, and ways out and in."""
 
 import json
 import time
@@ -9,9 +9,11 @@ from typing import Annotated, Any
 import typer
 
 from mypt_dist.cli.ckpt_convert import convert
+from mypt_dist.cli.ckpt_export import export
+from mypt_dist.cli.ckpt_import import import_
 from mypt_dist.cli.tables import JsonOption, print_json, print_table
 
-app = typer.Typer(help="List, show, verify and convert checkpoints.", no_args_is_help=True)
+app = typer.Typer(help="List, show, verify, convert, export and import checkpoints.", no_args_is_help=True)
 app.command("convert")(convert)
 
 Run = Annotated[Path, typer.Argument(metavar="PATH", help="A run's folder or one checkpoint in it.")]
@@ -114,3 +116,7 @@ def pull(
     if pulled is None:
         raise CheckpointError(f"{mirror} has no checkpoint" + (f" of step {step}" if step is not None else ""))
     print(f"{pulled}: every byte is as it was written")
+
+
+app.command("export")(export)
+app.command("import")(import_)

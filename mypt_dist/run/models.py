@@ -43,7 +43,7 @@ def load_model(path: str | Path) -> CausalLM:
 def load_for_generation(path: str | Path) -> tuple[CausalLM, Tokenizer]:
     """The model of `load_model`, and the tokenizer it was trained with."""
     with open_checkpoint(Path(path)) as checkpoint:
-        return _build(checkpoint), _tokenizer(checkpoint)
+        return _build(checkpoint), tokenizer_of(checkpoint)
 
 
 def get_model_info(path: str | Path) -> dict[str, Any]:
@@ -79,11 +79,20 @@ def list_models(folder: str | Path = "runs") -> list[dict[str, Any]]:
     return lines
 
 
-def _tokenizer(checkpoint: Checkpoint) -> Tokenizer:
+def tokenizer_of(checkpoint: Checkpoint) -> Tokenizer:
+    """The tokenizer that the model of a checkpoint was trained with. Raises `CheckpointError`."""
     try:
         return load_tokenizer(checkpoint.read_object(TOKENIZER_FILE))
     except ConfigError as error:
         raise CheckpointError(f"the tokenizer of {checkpoint.folder} cannot be used: {error}") from None
+
+
+def model_config(checkpoint: Checkpoint) -> ModelConfig:
+    """The model of a checkpoint, its vocabulary settled. Raises `CheckpointError`."""
+    try:
+        return _MODEL.validate_python(checkpoint.manifest.run["model"])
+    except (ValidationError, KeyError) as error:
+        raise CheckpointError(f"{checkpoint.folder} is of a model that this version does not know: {error}") from None
 
 
 class _ModelFile(Config):
@@ -96,10 +105,7 @@ _MODEL: TypeAdapter[ModelConfig] = TypeAdapter(AnyModel)
 def _build(checkpoint: Checkpoint) -> CausalLM:
     import torch  # noqa: PLC0415 - listing models needs none
 
-    try:
-        config = _MODEL.validate_python(checkpoint.manifest.run["model"])
-    except (ValidationError, KeyError) as error:
-        raise CheckpointError(f"{checkpoint.folder} is of a model that this version does not know: {error}") from None
+    config = model_config(checkpoint)
     with torch.device("meta"):
         model = config.build()
     # Without initialising weights that are overwritten at once: loading must not draw from anybody's generator.

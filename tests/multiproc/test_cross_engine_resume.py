@@ -7,10 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from engines import ENGINES
 from finished_runs import losses
+from foreign_models import save_model
+from safetensors.torch import load_file
 
 from mypt_dist.checkpoint import open_checkpoint
+from mypt_dist.interchange.hf.export import ExportOptions, export_hf
+from mypt_dist.run.models import load_model, model_config
 
 # Many starts of ranks in one test or fixture: on a busy machine they take longer than a test may otherwise.
 pytestmark = [pytest.mark.multiproc, pytest.mark.timeout(1200)]
@@ -20,7 +25,8 @@ RESUMED = ["1", "DDP x2", "FSDP2 x2", "FSDP2 x4", "ZeRO-1 x2", "ZeRO-2 x2", "ZeR
 HALF, WHOLE = 5, 10
 
 # 33 rows of positions over 2 and 4 ranks: shards of unequal length, and partitions that end in padding.
-MODEL = {"type": "gpt", "context": 33, "n_layer": 2, "n_head": 3, "n_embd": 39, "dropout": 0.0}
+# Without the one bias that no class of transformers has.
+MODEL = {"type": "gpt", "context": 33, "n_layer": 2, "n_head": 3, "n_embd": 39, "dropout": 0.0, "bias_head": False}
 TOLERANCE = 1e-6
 
 
@@ -70,6 +76,26 @@ def test_every_checkpoint_is_resumed(
         ends = [open_checkpoint(run / f"checkpoints/step-{WHOLE:08}").manifest for run in (whole, tmp_path / source)]
         assert ends[0].order_hash == ends[1].order_hash
         assert ends[1].world_size == ranks
+
+
+@pytest.mark.parametrize("engine", ["FSDP2 x4", "ZeRO-3 x2"])
+def test_an_export_does_not_show_which_engine_wrote(
+    engine: str, uninterrupted: dict[str, Path], tmp_path: Path
+) -> None:
+    run = uninterrupted[engine]
+    with open_checkpoint(run) as checkpoint:
+        config = model_config(checkpoint)
+        assert checkpoint.manifest.world_size == ENGINES[engine][0]
+    save_model(tmp_path / "one", load_model(run), config)
+    shared = export_hf(run, tmp_path / "shared", ExportOptions())
+    alone = export_hf(tmp_path / "one", tmp_path / "alone", ExportOptions())
+    same = {"model.safetensors", "config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json"}
+    assert {name: shared.files[name] for name in same} == {name: alone.files[name] for name in same}
+    # Those of one process have learned the same, up to rounding: a share in the wrong place would show.
+    export_hf(uninterrupted["1"], tmp_path / "other", ExportOptions())
+    reference, found = (load_file(tmp_path / name / "model.safetensors") for name in ("other", "shared"))
+    assert reference.keys() == found.keys()
+    assert all(torch.allclose(found[name], weight, atol=1e-4) for name, weight in reference.items())
 
 
 def assert_loaded_bit_by_bit(run: Path, ranks: int) -> None:

@@ -26,7 +26,7 @@ from mypt_dist.data.prepare.work import CollectCharacters, Encode, Outcome, Read
 from mypt_dist.data.prepare.writer import split_writers
 from mypt_dist.data.progress import Progress
 from mypt_dist.errors import ConfigError
-from mypt_dist.tokenizers import Tokenizer, build_tokenizer
+from mypt_dist.tokenizers import KINDS, Tokenizer, build_tokenizer, read_tokenizer
 from mypt_dist.tokenizers.chunks import SafeCut
 
 log = logging.getLogger(__name__)
@@ -133,6 +133,8 @@ class Job:
     def _tokenizer(self) -> Tokenizer:
         if self._adds_to is not None:
             return self._adds_to
+        if self.settings.tokenizer not in KINDS:
+            return read_tokenizer(Path(self.settings.tokenizer))
         if self.settings.tokenizer != "char":
             return build_tokenizer(self.settings.tokenizer)
         characters: set[str] = set()

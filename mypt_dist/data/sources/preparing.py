@@ -27,6 +27,7 @@ from mypt_dist.data.sources.prepared import PreparedSource, Record
 from mypt_dist.data.sources.read import Sources
 from mypt_dist.data.sources.texts import archives_of
 from mypt_dist.errors import ConfigError
+from mypt_dist.tokenizers import KINDS, read_tokenizer
 
 LOCK = ".preparing.lock"
 log = logging.getLogger(__name__)
@@ -176,7 +177,7 @@ def _files(sources: Sources, key: str, fetched: Path | None) -> list[InputFile]:
 def _identity(files: Sequence[InputFile], settings: PrepareSettings, filters: Sequence[Filter]) -> str:
     """A hash of everything that decides the result, but for what is in files of the same name, size and date."""
     content: dict[str, Any] = {
-        "tokenizer": settings.tokenizer,
+        "tokenizer": settings.tokenizer if settings.tokenizer in KINDS else _fingerprint(settings.tokenizer),
         "settings": settings.content(),
         "filters": [each.model_dump(mode="json") for each in filters],
     }
@@ -185,6 +186,10 @@ def _identity(files: Sequence[InputFile], settings: PrepareSettings, filters: Se
         dated = [file.path.name, file.size, _changed(file.path), file.packing, file.format.model_dump(mode="json")]
         digest.update(json.dumps(dated, sort_keys=True).encode())
     return digest.hexdigest()
+
+
+def _fingerprint(tokenizer: str) -> str:
+    return read_tokenizer(Path(tokenizer)).fingerprint
 
 
 def _changed(path: Path) -> int:

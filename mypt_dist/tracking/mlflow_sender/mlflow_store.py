@@ -15,6 +15,7 @@ from mlflow.entities import Dataset as MlflowDataset
 from mlflow.entities import DatasetInput, InputTag, LifecycleStage, Metric, Param, Run, RunTag
 from mlflow.exceptions import MlflowException
 
+from mypt_dist.tracking.mlflow_sender.model_record import ModelRecord, ModelVersion
 from mypt_dist.tracking.mlflow_sender.payload import Dataset, Point
 from mypt_dist.tracking.mlflow_sender.remote import RUN_UID, Refused, RemoteRun, RunGone, Unreachable
 
@@ -49,12 +50,7 @@ class MlflowStore:
 
     def create(self, name: str, tags: Mapping[str, str], start_time: int) -> str:
         with _translated():
-            experiment = self._client.get_experiment_by_name(self._experiment)
-            if experiment is None:
-                experiment_id = self._client.create_experiment(self._experiment, artifact_location(self._uri))
-            else:
-                experiment_id = experiment.experiment_id
-            run = self._client.create_run(experiment_id, start_time=start_time, tags=dict(tags), run_name=name)
+            run = self._client.create_run(self._experiment_id(), start_time=start_time, tags=dict(tags), run_name=name)
             return str(run.info.run_id)
 
     def delete(self, run_id: str) -> None:
@@ -93,6 +89,44 @@ class MlflowStore:
     def close(self, run_id: str, status: str, end_time: int) -> None:
         with self._of_run(run_id, refused=Unreachable):
             self._client.set_terminated(run_id, status, end_time)
+
+    def add_model(self, model: ModelRecord, run_id: str | None) -> ModelVersion:
+        """Log a model with its files, as one that ``run_id`` made, and register it. Raises `Refused` and `Unreachable`.
+
+        A model whose files did not all arrive is marked as failed, and no version of it exists.
+        """
+        with _translated(Refused):
+            logged = self._client.create_logged_model(
+                self._experiment_id(),
+                name=model.name,
+                source_run_id=run_id,
+                tags=dict(model.tags),
+                params=dict(model.params),
+                model_type=model.kind,
+            )
+            try:
+                self._client.log_model_artifacts(logged.model_id, str(model.folder))
+            except Exception:
+                with contextlib.suppress(MlflowException):
+                    self._client.finalize_logged_model(logged.model_id, "FAILED")
+                raise
+            self._client.finalize_logged_model(logged.model_id, "READY")
+            with _if_missing():
+                self._client.create_registered_model(model.name)
+            version = self._client.create_model_version(
+                model.name,
+                f"models:/{logged.model_id}",
+                run_id=run_id,
+                tags=dict(model.tags),
+                model_id=logged.model_id,
+            )
+        return ModelVersion(model.name, str(version.version), logged.model_id)
+
+    def _experiment_id(self) -> str:
+        experiment = self._client.get_experiment_by_name(self._experiment)
+        if experiment is not None:
+            return str(experiment.experiment_id)
+        return str(self._client.create_experiment(self._experiment, artifact_location(self._uri)))
 
     @property
     def _client(self) -> MlflowClient:
@@ -160,6 +194,16 @@ def _translated(refused: type[Exception] = Unreachable) -> Iterator[None]:
     except Exception as error:
         # The boundary to a foreign service: whatever it is, training goes on and the request is repeated.
         raise Unreachable(_root(error)) from error
+
+
+@contextlib.contextmanager
+def _if_missing() -> Iterator[None]:
+    """What is there already need not be made."""
+    try:
+        yield
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
 
 
 def _root(error: BaseException) -> str:

@@ -57,13 +57,13 @@ def sync(run_dir: Path, uri: str | None = None, *, timeout_s: float = 60.0) -> S
     if not any((run_dir / name).is_file() for name in (METRICS, EVENTS)):
         raise ConfigError(f"{run_dir} is not the folder of a run: it has no {METRICS}")
     state = read_state(run_dir) or SenderState(experiment="mypt", run_name=run_dir.resolve().name)
-    address = resolve_uri(uri or _kept(state))
+    address = resolve_uri(uri or kept_uri(state))
     state = state.model_copy(update={"uri": without_secrets(address)})
     with sole_sender(run_dir, lambda: False) as is_ours:
         if not is_ours:
             raise LockError(f"the sender of {run_dir} is at work and sends everything itself")
         client_uri, variables = environment(address)
-        with _environment(variables):
+        with with_environment(variables):
             from mypt_dist.tracking.mlflow_sender.mlflow_store import MlflowStore  # noqa: PLC0415 - imports mlflow
 
             return replay(run_dir, MlflowStore(client_uri, state.experiment), state, timeout_s)
@@ -103,7 +103,7 @@ class _Absent:
         time.sleep(seconds)
 
 
-def _kept(state: SenderState) -> str | None:
+def kept_uri(state: SenderState) -> str | None:
     """The store that the run's sender used. Its password was not kept, but may be in the environment again."""
     variable = os.environ.get(URI_VARIABLE)
     if variable and without_secrets(variable) == state.uri:
@@ -112,7 +112,8 @@ def _kept(state: SenderState) -> str | None:
 
 
 @contextmanager
-def _environment(variables: dict[str, str]) -> Iterator[None]:
+def with_environment(variables: dict[str, str]) -> Iterator[None]:
+    """With these variables meanwhile."""
     before = {name: os.environ.get(name) for name in variables}
     os.environ.update(variables)
     try:

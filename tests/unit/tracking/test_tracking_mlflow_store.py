@@ -7,11 +7,17 @@ from typing import Any
 
 import pytest
 import requests
+from mlflow import MlflowClient
+from mlflow.artifacts import download_artifacts
 
+from mypt_dist.errors import ConfigError
 from mypt_dist.tracking.mlflow_sender import mlflow_store
 from mypt_dist.tracking.mlflow_sender.mlflow_store import MlflowStore, _root, artifact_location
+from mypt_dist.tracking.mlflow_sender.model_record import ModelRecord
 from mypt_dist.tracking.mlflow_sender.payload import Dataset, Point
+from mypt_dist.tracking.mlflow_sender.register import register_model
 from mypt_dist.tracking.mlflow_sender.remote import RUN_UID, Refused, RunGone, Unreachable
+from mypt_dist.tracking.mlflow_sender.state import SenderState, write_state
 
 # MLflow's own use of SQLAlchemy.
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
@@ -223,3 +229,54 @@ def test_an_error_without_words_is_named() -> None:
     assert _root(KeyError()) == "KeyError"
     assert _root(OSError(28, "No space left on device")) == "No space left on device"
     assert _root(ValueError("one\ntwo")) == "one"
+
+
+@pytest.fixture
+def uri(folder: Path) -> str:
+    return f"sqlite:///{folder}/mlflow.db"
+
+
+def model_record(folder: Path, name: str = "small-model") -> ModelRecord:
+    """A model of two files."""
+    (folder / "out").mkdir()
+    (folder / "out/config.json").write_text('{"model_type": "llama"}')
+    (folder / "out/model.safetensors").write_bytes(b"weights")
+    return ModelRecord(name, "transformers", folder / "out", {"dtype": "float32"}, {"mypt.checkpoint": "step-7"})
+
+
+def test_versions_hold_the_files_and_name_the_run(
+    uri: str, run_id: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_state(tmp_path, SenderState(uri=uri, experiment="it's an experiment", run_id=run_id))
+    model = model_record(tmp_path)
+    first, second = (register_model(model, tmp_path) for _ in range(2))
+    assert (first.version, second.version, second.uri) == ("1", "2", "models:/small-model/2")
+    client = MlflowClient(uri)
+    version, logged = client.get_model_version("small-model", "2"), client.get_logged_model(second.model_id)
+    assert (version.run_id, version.source, logged.source_run_id) == (run_id, f"models:/{second.model_id}", run_id)
+    assert str(logged.status) == "READY"
+    assert (logged.params, logged.tags["mypt.checkpoint"]) == ({"dtype": "float32"}, "step-7")
+    monkeypatch.setenv("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    fetched = Path(download_artifacts(second.uri, dst_path=str(tmp_path / "in")))
+    assert (fetched / "model.safetensors").read_bytes() == b"weights"
+    assert (fetched / "config.json").is_file()
+
+
+def test_a_run_that_the_store_does_not_know_is_not_named(uri: str, tmp_path: Path) -> None:
+    write_state(tmp_path, SenderState(uri="http://elsewhere", experiment="other", run_id="0" * 32))
+    version = register_model(model_record(tmp_path, "lonely"), tmp_path, uri)
+    assert MlflowClient(uri).get_logged_model(version.model_id).source_run_id is None
+
+
+def test_files_that_do_not_arrive_leave_no_version(uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(client: MlflowClient, model_id: str, local_dir: str) -> None:
+        seen.append(model_id)
+        raise OSError("No space left on device")
+
+    seen: list[str] = []
+    monkeypatch.setattr(MlflowClient, "log_model_artifacts", full)
+    with pytest.raises(ConfigError, match=r"out is complete, but .* did not take it as 'broken': No space left"):
+        register_model(model_record(tmp_path, "broken"), tmp_path, uri)
+    assert MlflowClient(uri).search_registered_models("name = 'broken'") == []
+    assert str(MlflowClient(uri).get_logged_model(seen[0]).status) == "FAILED"

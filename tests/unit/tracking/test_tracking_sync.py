@@ -11,7 +11,7 @@ from mypt_dist.tracking.journal import Journal
 from mypt_dist.tracking.mlflow_sender.lock import sole_sender
 from mypt_dist.tracking.mlflow_sender.settings import Settings, environment, resolve_uri
 from mypt_dist.tracking.mlflow_sender.state import SenderState, read_state, write_state
-from mypt_dist.tracking.mlflow_sender.sync import SyncReport, _environment, _kept, replay, sync
+from mypt_dist.tracking.mlflow_sender.sync import SyncReport, kept_uri, replay, sync, with_environment
 
 
 @pytest.fixture
@@ -163,7 +163,7 @@ def test_user_and_password_travel_beside_the_address() -> None:
 def test_the_environment_is_put_back(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MYPT_TEST_A", "old")
     monkeypatch.delenv("MYPT_TEST_B", raising=False)
-    with _environment({"MYPT_TEST_A": "new", "MYPT_TEST_B": "new"}):
+    with with_environment({"MYPT_TEST_A": "new", "MYPT_TEST_B": "new"}):
         assert (os.environ["MYPT_TEST_A"], os.environ["MYPT_TEST_B"]) == ("new", "new")
     assert os.environ["MYPT_TEST_A"] == "old"
     assert "MYPT_TEST_B" not in os.environ
@@ -172,12 +172,12 @@ def test_the_environment_is_put_back(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_password_that_was_not_kept_comes_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     state = SenderState(uri="http://host/")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://me:secret@host/")
-    assert _kept(state) == "http://me:secret@host/"
+    assert kept_uri(state) == "http://me:secret@host/"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://other/")
-    assert _kept(state) == "http://host/"
+    assert kept_uri(state) == "http://host/"
     monkeypatch.delenv("MLFLOW_TRACKING_URI")
-    assert _kept(state) == "http://host/"
-    assert _kept(SenderState()) is None
+    assert kept_uri(state) == "http://host/"
+    assert kept_uri(SenderState()) is None
 
 
 def test_a_sender_goes_on_where_the_last_one_stopped(tmp_path: Path) -> None:
