@@ -40,6 +40,7 @@ from mypt_dist.run.record import RunRecord, told
 from mypt_dist.run.resume import changed_content, changed_settings, check_changes, completed, past_of
 from mypt_dist.run.same_start import require_same_start, start_facts
 from mypt_dist.run.saving import run_saving
+from mypt_dist.run.templates import recorded_template
 from mypt_dist.run.watching import RunWatch
 from mypt_dist.training.damage import together
 from mypt_dist.training.evaluate import evaluate_all
@@ -299,7 +300,12 @@ def _description(config: RunConfig, data: RunData) -> dict[str, object]:
     return {
         "run": told(config),
         "seed": config.train.seed,
-        "data": {"fingerprint": data.fingerprint, "tokenizer": data.tokenizer.fingerprint, "sources": sources},
+        "data": {
+            "fingerprint": data.fingerprint,
+            "tokenizer": data.tokenizer.fingerprint,
+            "sources": sources,
+            **recorded_template(data.manifests.values()),
+        },
         "code": code_version(),
     }
 

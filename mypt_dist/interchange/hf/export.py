@@ -20,6 +20,7 @@ from mypt_dist.interchange.hf.tokenizer_files import tokenizer_files
 from mypt_dist.interchange.whole_folder import require_free, write_folder
 from mypt_dist.run.models import model_config, tokenizer_of
 from mypt_dist.run.provenance import code_version
+from mypt_dist.run.templates import template_of
 from mypt_dist.tokenizers import END_OF_TURN, Tokenizer
 from mypt_dist.tracking.journal import METRICS, read_metrics
 
@@ -120,7 +121,7 @@ class _Export:
         )
 
     def _small_files(self) -> dict[str, bytes]:
-        files = tokenizer_files(self.tokenizer, self.model.context)
+        files = tokenizer_files(self.tokenizer, self.model.context, template_of(self.manifest))
         files["config.json"] = _text(hf_config(self.form, self.tokenizer, self.dtype))
         files["generation_config.json"] = _text(_generation_config(self.tokenizer))
         if (curves := loss_curves(_journal(self.checkpoint))) is not None:

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from functools import cache
 from typing import Any
 
+from mypt_dist.chat import AnyTemplate
 from mypt_dist.interchange.hf.chat import chat_template
 from mypt_dist.tokenizers import END_OF_TEXT, Tokenizer
 from mypt_dist.tokenizers.byte_level import merges_of, spelled
@@ -20,8 +21,11 @@ STATE = "mypt_tokenizer.json"
 """Our own description, of which an import makes the very same tokenizer again."""
 
 
-def tokenizer_files(tokenizer: Tokenizer, context: int) -> dict[str, bytes]:
-    """Content by file name. Without ``tokenizer.json`` for a kind that it cannot describe."""
+def tokenizer_files(tokenizer: Tokenizer, context: int, template: AnyTemplate) -> dict[str, bytes]:
+    """Content by file name. Without ``tokenizer.json`` for a kind that it cannot describe.
+
+    ``template``: of the conversations that the model knows.
+    """
     names = _their_names(tokenizer)
     end = next(name for name, token in names.items() if token == tokenizer.eot_id)
     roles = {"bos_token": end, "eos_token": end}
@@ -39,8 +43,8 @@ def tokenizer_files(tokenizer: Tokenizer, context: int) -> dict[str, bytes]:
         files[TOKENIZER] = _text(described)
         files[TOKENIZER_CONFIG] = _text(config)
         files[SPECIALS] = _text({**roles, "additional_special_tokens": others})
-    if (template := chat_template(names)) is not None and TOKENIZER in files:
-        files[CHAT_TEMPLATE] = template.encode()
+    if (jinja := chat_template(template, names)) is not None and TOKENIZER in files:
+        files[CHAT_TEMPLATE] = jinja.encode()
     return files
 
 

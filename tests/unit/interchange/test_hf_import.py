@@ -14,6 +14,7 @@ from pydantic import ValidationError
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig, PreTrainedModel, Qwen3Config
 
+from mypt_dist.chat import MYPT
 from mypt_dist.checkpoint import open_checkpoint
 from mypt_dist.errors import CheckpointError, ConfigError
 from mypt_dist.interchange import write_adopted
@@ -243,10 +244,10 @@ def test_the_tokenizer_of_gpt2_is_recognised(tmp_path: Path) -> None:
     from mypt_dist.tokenizers import Gpt2Tokenizer
 
     plain = Gpt2Tokenizer({"<|endoftext|>": 50256})
-    (tmp_path / "tokenizer.json").write_bytes(tokenizer_files(plain, 64)["tokenizer.json"])
+    (tmp_path / "tokenizer.json").write_bytes(tokenizer_files(plain, 64, MYPT)["tokenizer.json"])
     found, _ = tokenizer_in(tmp_path, {})
     assert found.fingerprint == plain.fingerprint
-    (tmp_path / "tokenizer.json").write_bytes(tokenizer_files(build_tokenizer("gpt2"), 64)["tokenizer.json"])
+    (tmp_path / "tokenizer.json").write_bytes(tokenizer_files(build_tokenizer("gpt2"), 64, MYPT)["tokenizer.json"])
     found, _ = tokenizer_in(tmp_path, {})
     assert found.kind == "hf"
     assert dict(found.specials) == dict(build_tokenizer("gpt2").specials)

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
+from mypt_dist.chat import MYPT
 from mypt_dist.errors import MyptError
 from mypt_dist.interchange.hf.tokenizer_files import described_tokenizer, tokenizer_files
 from mypt_dist.tokenizers import Tokenizer, build_tokenizer
@@ -95,7 +96,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     root = tmp_path_factory.mktemp("tokenizers")
     for kind, tokenizer in OURS.items():
         (root / kind).mkdir()
-        for name, content in tokenizer_files(tokenizer, 64).items():
+        for name, content in tokenizer_files(tokenizer, 64, MYPT).items():
             (root / kind / name).write_bytes(content)
     return {kind: root / kind for kind in OURS}
 
@@ -122,14 +123,14 @@ def test_the_chat_template_lays_conversations_out(folders: dict[str, Path]) -> N
     messages = [{"role": role, "content": content} for role, content in turns]
     laid_out: Any = theirs.apply_chat_template(messages, tokenize=False)
     assert laid_out == (
-        "<|system|>Be brief.<|/system|><|user|>Hi\n<|/user|><|assistant|>Hello<|/assistant|><|endofturn|>"
-        "<|toolresult|>42<|/toolresult|><|user|>And?<|/user|>"
+        "<|system|>Be brief.<|/system|><|user|>Hi\n<|/user|><|endofturn|><|assistant|>Hello<|/assistant|><|endofturn|>"
+        "<|toolresult|>42<|/toolresult|><|endofturn|><|user|>And?<|/user|><|endofturn|>"
     )
     ids = theirs.apply_chat_template(messages, add_generation_prompt=True)["input_ids"]
     control = ours.specials
     assert ids[-1] == control["<|assistant|>"]
     assert ids[:2] == [control["<|system|>"], *ours.encode("Be")]
-    with pytest.raises(Exception, match="no message has the role poet"):
+    with pytest.raises(Exception, match="no place for this role"):
         theirs.apply_chat_template([{"role": "poet", "content": "x"}], tokenize=False)
 
 
@@ -137,6 +138,6 @@ def test_a_tokenizer_without_sections_has_no_chat_template() -> None:
     from mypt_dist.tokenizers import load_tokenizer
 
     plain = load_tokenizer({**OURS["byte"].state(), "specials": {"<|endoftext|>": 256}})
-    assert "chat_template.jinja" not in tokenizer_files(plain, 64)
+    assert "chat_template.jinja" not in tokenizer_files(plain, 64, MYPT)
     with pytest.raises(MyptError):
         load_tokenizer({**OURS["byte"].state(), "specials": {}})
