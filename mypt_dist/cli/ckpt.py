@@ -2,9 +2,10 @@
 
 import json
 import time
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -56,6 +57,7 @@ def show(path: Run, as_json: JsonOption = False) -> None:
         "written by": f"{manifest.world_size} ranks ({manifest.engine.get('name')})",
         "code": f"{manifest.code.get('version')} {manifest.code.get('commit') or ''}",
         "model": json.dumps(manifest.run.get("model")),
+        "started from": _origin(manifest.origin),
         "sources": json.dumps(manifest.sources),
         "weights": json.dumps(manifest.data.get("stretches")),
         "metrics": ", ".join(f"{name} {value:.4g}" for name, value in sorted(manifest.metrics.items())),
@@ -69,6 +71,14 @@ def show(path: Run, as_json: JsonOption = False) -> None:
         "changes": json.dumps(manifest.changes) if manifest.changes else "none",
     }
     print_table(["", ""], [[key, value] for key, value in facts.items()])
+
+
+def _origin(origin: Mapping[str, Any] | None) -> str:
+    """One line for each checkpoint that the weights come from, the nearest first."""
+    if not origin:
+        return "random weights"
+    before = origin.get("origin")
+    return f"{origin['path']}" + (f", which was started from {_origin(before)}" if before else "")
 
 
 @app.command()

@@ -62,6 +62,7 @@ def get_model_info(path: str | Path) -> dict[str, Any]:
         "tokens": manifest.tokens,
         "metrics": manifest.metrics,
         "data": manifest.data,
+        "origin": manifest.origin,
         "code": manifest.code,
     }
 

@@ -32,8 +32,17 @@ RUN_FILE = "run.json"
 class RunRecord:
     """What is told to the journal, and through it to every tracker."""
 
-    def __init__(self, config: RunConfig, engine: Engine, data: RunData, parameters: int) -> None:
+    def __init__(
+        self,
+        config: RunConfig,
+        engine: Engine,
+        data: RunData,
+        parameters: int,
+        origin: dict[str, JSON] | None = None,
+    ) -> None:
         self._config, self._engine, self._data, self._parameters = config, engine, data, parameters
+        self.origin = origin
+        """The checkpoint that the weights were started from, as manifests tell it."""
         self._trackers: list[Tracker] = []
         self._status, self._reason = "failed", "the process ended unexpectedly"
         self.journal: Journal | None = None
@@ -100,7 +109,7 @@ class RunRecord:
             self._status, self._reason = "finished", f"all {steps} steps done"
 
     def _start_event(self, resumed: Checkpoint | None, flops_per_token: int) -> dict[str, JSON]:
-        config, code = self._config, code_version()
+        config, code, origin = self._config, code_version(), self.origin
         params: dict[str, JSON] = {
             **flatten(config.model_dump(mode="json", exclude={"about", "trackers"})),
             "parameters": self._parameters,
@@ -115,6 +124,7 @@ class RunRecord:
             "mypt.preset": ",".join(config.extends),
             "mypt.data": self._data.fingerprint,
             "mypt.tokenizer": self._data.tokenizer.kind,
+            "mypt.origin": f"{origin['run']} step {origin['step']} {str(origin['sha256'])[:12]}" if origin else "",
             "mlflow.source.git.commit": code["commit"],
         }
         datasets: list[JSON] = [

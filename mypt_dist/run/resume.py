@@ -11,7 +11,7 @@ from mypt_dist.data.interleave import quotas
 from mypt_dist.errors import CheckpointError, ConfigError
 from mypt_dist.run.config import RunConfig
 
-FIXED = ("model", "data", "optimizer.type", "train.seed", "train.batch_size")
+FIXED = ("model", "start_from", "data", "optimizer.type", "train.seed", "train.batch_size")
 """A change of these makes another run: it needs --allow-change, and is recorded in the next manifests."""
 
 FREE = (

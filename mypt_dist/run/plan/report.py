@@ -195,7 +195,7 @@ def _with_vocabulary(config: "RunConfig", data: _Data) -> "RunConfig":
                 ]
             )
         )
-    return config.model_copy(update={"model": config.model.with_vocabulary(data.vocabulary or 0)})
+    return config.with_vocabulary(data.vocabulary or 0)
 
 
 def _flops_per_token(config: "RunConfig") -> int:

@@ -83,6 +83,8 @@ def scaled(
             "out": OUT,
             "extends": (),
             "model": small_model(config.model, config.optimizer),
+            # It has another shape than what is to be started from.
+            "start_from": None,
             "data": _data(config, datasets),
             "evaluation": _changed(config.evaluation, sets={}),
             "train": small_train(config, world, half=half),

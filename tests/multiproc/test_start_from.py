@@ -1,0 +1,76 @@
+"""Every engine starts from a checkpoint of one process: the same weights, rows for new tokens included, and losses."""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from engines import ENGINES
+from finished_runs import losses
+from given_models import give_model
+
+from mypt_dist.checkpoint import open_checkpoint
+from mypt_dist.models.llama import LlamaConfig
+from mypt_dist.run.starting import StartReader, vocabulary_tables
+from mypt_dist.tokenizers import ByteTokenizer
+from mypt_dist.tokenizers.special import SPECIAL_NAMES
+
+pytestmark = [pytest.mark.multiproc, pytest.mark.timeout(1200)]
+
+SCRIPT = str(Path(__file__).parent / "start_and_tell.py")
+FEW = ByteTokenizer({name: 256 + i for i, name in enumerate(SPECIAL_NAMES[:3])})
+# An odd number of rows, and of weights in each: pieces of shards begin within old and new rows alike.
+SOURCE = LlamaConfig(vocab_size=261, context=16, n_layer=2, n_head=3, head_dim=6, n_embd=13, mlp_hidden=23)
+TARGET = SOURCE.with_context(24).model_copy(update={"vocab_size": 320})
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return give_model(tmp_path_factory.mktemp("source") / "base", SOURCE, FEW)[0]
+
+
+@pytest.fixture(scope="module")
+def alone(source: Path, dataset: Path, forked: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return start("1", source, dataset, forked, tmp_path_factory.mktemp("alone") / "run")
+
+
+def start(engine: str, source: Path, dataset: Path, forked: Any, out: Path) -> Path:
+    ranks, environment = ENGINES[engine]
+    mapping = {
+        "out": str(out),
+        "start_from": {"path": str(source)},
+        "model": {"context": TARGET.context},
+        "data": {"path": str(dataset)},
+        "optimizer": {"type": "adamw", "lr": 1e-3},
+        "train": {"steps": 3, "batch_size": 8, "micro_batch": 2, "log_every": 1, "eval_windows": 8},
+        "checkpoints": {"background": False},
+        "trackers": [],
+    }
+    path = out.with_suffix(".json")
+    path.write_text(json.dumps(mapping))
+    forked(ranks, SCRIPT, str(path), **environment)
+    return out
+
+
+@pytest.mark.parametrize("engine", ["DDP x2", "FSDP2 x2", "ZeRO-1 x2", "ZeRO-3 x2"])
+def test_every_engine_starts_from_the_same_weights(
+    engine: str, source: Path, alone: Path, dataset: Path, forked: Any, tmp_path: Path
+) -> None:
+    run = start(engine, source, dataset, forked, tmp_path / "run")
+    held = [piece for rank in range(2) for piece in json.loads((run / f"loaded-{rank}.json").read_text())]
+    weights = [piece for piece in held if piece[0].startswith("model/")]
+    with open_checkpoint(source) as checkpoint:
+        read = StartReader(checkpoint, vocabulary_tables(TARGET), FEW.vocab_size, fresh=[259, 260])
+        covered: dict[str, int] = {}
+        for name, p in TARGET.build().named_parameters():
+            whole = torch.empty(p.numel())
+            read(f"model/{name}", tuple(p.shape), 0, whole)
+            for piece_name, first, length, sha256 in weights:
+                if piece_name == f"model/{name}":
+                    piece = whole[first : first + length].numpy().tobytes()
+                    assert hashlib.sha256(piece).hexdigest() == sha256, (name, first)
+                    covered[name] = covered.get(name, 0) + length
+            assert covered[name] == p.numel(), name
+    assert losses(run) == pytest.approx(losses(alone), rel=1e-5)
