@@ -23,6 +23,7 @@ from mypt_dist.errors import Interrupted
 from mypt_dist.launch.topology import promised_ranks
 from mypt_dist.models import ModelConfig
 from mypt_dist.models.layers.causal_lm import CausalLM
+from mypt_dist.optim.freezing import freeze
 from mypt_dist.redact import scrub, without_url_secrets
 from mypt_dist.run.batching import batch_shape
 from mypt_dist.run.canary import CanaryBatch
@@ -88,6 +89,8 @@ class Parts:
     canary: CanaryBatch
     flops_per_token: int
     parameters: int
+    frozen: int
+    """Of the parameters."""
 
 
 def train(config: RunConfig, *, allow_changes: Sequence[str] = ()) -> Outcome:
@@ -121,7 +124,7 @@ def train(config: RunConfig, *, allow_changes: Sequence[str] = ()) -> Outcome:
         parts = _build(config, data, order, engine, watch)
         stack.callback(parts.loader.close)
 
-        record = RunRecord(config, engine, data, parts.parameters, _origin(found, start))
+        record = RunRecord(config, engine, data, (parts.parameters, parts.frozen), _origin(found, start))
         damage = damage_book(config, data, engine, found, record)
         checkpointing = Checkpointing(
             store=store,
@@ -217,6 +220,7 @@ def _build(config: RunConfig, data: RunData, order: Order, engine: Engine, watch
     torch.manual_seed(config.train.seed)
     model = config.model.build()
     flops, parameters = model.flops_per_token(shape.context), sum(p.numel() for p in model.parameters())
+    frozen = freeze(model, config.train.freeze)
     if config.train.compile:
         compile_blocks(model)
     optimizer = config.optimizer.build(model)
@@ -238,7 +242,7 @@ def _build(config: RunConfig, data: RunData, order: Order, engine: Engine, watch
         engine, lambda: gather.batch(order.samples(order.first_known, 1), shape.context), "the first window"
     )
     canary = CanaryBatch(first, trainable, engine, config.train.precision)
-    return Parts(trainable, shape, loader, evaluations, canary, flops, parameters)
+    return Parts(trainable, shape, loader, evaluations, canary, flops, parameters, frozen)
 
 
 def _origin(found: Checkpoint | None, start: Start | None) -> dict[str, JSON] | None:
@@ -333,9 +337,10 @@ def _announce(config: RunConfig, engine: Engine, parts: Parts, state: TrainState
         for row in table:
             log.info("  %s", "  ".join(map(str.ljust, row, widths)).rstrip())
     log.info(
-        "%s: %s parameters on %d %s ranks (%s, %s), %s tokens a step%s",
+        "%s: %s parameters%s on %d %s ranks (%s, %s), %s tokens a step%s",
         config.name,
         f"{parts.parameters:,}",
+        f", {parts.frozen:,} of them frozen," if parts.frozen else "",
         engine.size,
         engine.device.type,
         engine.name,

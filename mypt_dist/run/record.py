@@ -37,9 +37,10 @@ class RunRecord:
         config: RunConfig,
         engine: Engine,
         data: RunData,
-        parameters: int,
+        parameters: tuple[int, int],
         origin: dict[str, JSON] | None = None,
     ) -> None:
+        """``parameters``: how many numbers, and how many of them are frozen."""
         self._config, self._engine, self._data, self._parameters = config, engine, data, parameters
         self.origin = origin
         """The checkpoint that the weights were started from, as manifests tell it."""
@@ -112,7 +113,8 @@ class RunRecord:
         config, code, origin = self._config, code_version(), self.origin
         params: dict[str, JSON] = {
             **flatten(config.model_dump(mode="json", exclude={"about", "trackers"})),
-            "parameters": self._parameters,
+            "parameters": self._parameters[0],
+            "frozen_parameters": self._parameters[1],
             "flops_per_token": flops_per_token,
             "tokens_per_step": config.train.batch_size * config.model.context,
         }

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from engines import ENGINES
 from finished_runs import losses
 from given_models import give_model
 
-from mypt_dist.checkpoint import open_checkpoint
+from mypt_dist.checkpoint import Checkpoint, open_checkpoint
 from mypt_dist.models.llama import LlamaConfig
 from mypt_dist.run.starting import StartReader, vocabulary_tables
 from mypt_dist.tokenizers import ByteTokenizer
@@ -36,15 +37,15 @@ def alone(source: Path, dataset: Path, forked: Any, tmp_path_factory: pytest.Tem
     return start("1", source, dataset, forked, tmp_path_factory.mktemp("alone") / "run")
 
 
-def start(engine: str, source: Path, dataset: Path, forked: Any, out: Path) -> Path:
+def start(engine: str, source: Path, dataset: Path, forked: Any, out: Path, frozen: Sequence[str] = ()) -> Path:
     ranks, environment = ENGINES[engine]
-    mapping = {
+    mapping: dict[str, Any] = {
         "out": str(out),
         "start_from": {"path": str(source)},
         "model": {"context": TARGET.context},
         "data": {"path": str(dataset)},
         "optimizer": {"type": "adamw", "lr": 1e-3},
-        "train": {"steps": 3, "batch_size": 8, "micro_batch": 2, "log_every": 1, "eval_windows": 8},
+        "train": {"steps": 3, "batch_size": 8, "micro_batch": 2, "log_every": 1, "eval_windows": 8, "freeze": frozen},
         "checkpoints": {"background": False},
         "trackers": [],
     }
@@ -74,3 +75,30 @@ def test_every_engine_starts_from_the_same_weights(
                     covered[name] = covered.get(name, 0) + length
             assert covered[name] == p.numel(), name
     assert losses(run) == pytest.approx(losses(alone), rel=1e-5)
+
+
+@pytest.mark.parametrize("engine", ["DDP x2", "FSDP2 x2"])
+def test_frozen_weights_stay_on_every_engine(
+    engine: str, source: Path, dataset: Path, forked: Any, tmp_path: Path
+) -> None:
+    # The embedding is the head, too; of the second block half is trained, of the first nothing.
+    frozen = ["embed*", "blocks.0.*", "blocks.1.attention*"]
+    runs = [start(one, source, dataset, forked, tmp_path / one, frozen) for one in ("1", engine)]
+    assert losses(runs[1]) == pytest.approx(losses(runs[0]), rel=1e-5)
+    assert losses(runs[1], "train/grad_norm") == pytest.approx(losses(runs[0], "train/grad_norm"), rel=1e-4)
+    with open_checkpoint(source) as old, open_checkpoint(runs[1]) as new:
+        for name, entry in old.manifest.tensors.items():
+            stays = name.startswith(("model/blocks.0.", "model/blocks.1.attention"))
+            if name != "model/embed.weight":
+                assert (_bytes(old, name, entry.elements) == _bytes(new, name, entry.elements)) == stays, name
+
+
+def test_zero_refuses_to_freeze(source: Path, dataset: Path, forked: Any, tmp_path: Path) -> None:
+    with pytest.raises(AssertionError, match=r"train\.freeze: ZeRO has fp32 weights of what it trains alone"):
+        start("ZeRO-1 x2", source, dataset, forked, tmp_path / "run", ["embed*"])
+
+
+def _bytes(checkpoint: Checkpoint, name: str, elements: int) -> bytes:
+    buffer = bytearray(4 * elements)
+    checkpoint.read_into(name, 0, elements, buffer)
+    return bytes(buffer)

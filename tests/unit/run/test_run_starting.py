@@ -211,3 +211,20 @@ def test_changed_bytes_of_the_start_are_found(base: Path, run_mapping: dict[str,
     with pytest.raises(CheckpointError, match="has changed"):
         begin(tmp_path / "run", run_mapping, start_from={"path": str(base)})
     assert file.parent.is_dir(), "another run's checkpoint is not set aside"
+
+
+def test_frozen_weights_stay_and_the_rest_is_trained_and_resumed_exactly(
+    base: Path, run_mapping: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    start, train = {"path": str(base)}, {**run_mapping["train"], "freeze": ["embed*", "blocks.0.*"]}
+    whole = begin(tmp_path / "whole", run_mapping, start_from=start, train=train)
+    cut = begin(tmp_path / "cut", run_mapping, "train.stop_after=3", start_from=start, train=train)
+    begin(tmp_path / "cut", run_mapping, start_from=start, train=train)
+    before, after = weights(base, 6), weights(whole, 6)
+    assert weights(cut, 6) == after
+    frozen = {name for name in before if name.startswith(("model/embed", "model/blocks.0."))}
+    assert {name for name in before if name.startswith("model/") and before[name] == after[name]} == frozen
+    assert not [n for n in after if n.startswith("optimizer/") and f"model/{n.split('/')[2]}" in frozen]
+    assert "of them frozen" in capsys.readouterr().err
+    with pytest.raises(ConfigError, match=r"train\.freeze: \['embed\*', 'blocks\.0\.\*'\] there, \[\] here"):
+        begin(tmp_path / "cut", run_mapping, start_from=start)
