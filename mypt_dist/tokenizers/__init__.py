@@ -4,7 +4,7 @@ from mypt_dist.tokenizers.base import Tokenizer, fingerprint_of
 from mypt_dist.tokenizers.byte import ByteTokenizer
 from mypt_dist.tokenizers.char import CharTokenizer
 from mypt_dist.tokenizers.gpt2 import Gpt2Tokenizer
-from mypt_dist.tokenizers.load import KINDS, build_tokenizer, load_tokenizer, read_tokenizer
+from mypt_dist.tokenizers.load import KINDS, build_tokenizer, load_tokenizer, read_tokenizer, with_specials
 from mypt_dist.tokenizers.special import END_OF_TEXT, END_OF_TURN, SPECIAL_NAMES
 from mypt_dist.tokenizers.stream import StreamDecoder
 
@@ -22,4 +22,5 @@ __all__ = [
     "fingerprint_of",
     "load_tokenizer",
     "read_tokenizer",
+    "with_specials",
 ]

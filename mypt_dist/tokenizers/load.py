@@ -64,6 +64,20 @@ def read_tokenizer(path: Path) -> Tokenizer:
     return load_tokenizer(state)
 
 
+def with_specials(tokenizer: Tokenizer, names: Iterable[str]) -> Tokenizer:
+    """The same tokenizer with more control tokens behind those it has; ids that there were stay as they are.
+
+    Raises `ConfigError` for a name that is taken, or that cannot be one.
+    """
+    state = tokenizer.state()
+    specials = dict(state["specials"])
+    for name in names:
+        if name in specials:
+            raise ConfigError(f"the {tokenizer.kind} tokenizer has a control token {name!r} already")
+        specials[name] = tokenizer.vocab_size + len(specials) - len(tokenizer.specials)
+    return load_tokenizer({**state, "specials": specials})
+
+
 def _load_gpt2(state: Mapping[str, Any]) -> Tokenizer:
     parsed = _parse(_Gpt2State, state)
     if parsed.ranks != RANKS_SHA256:
