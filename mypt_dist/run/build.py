@@ -3,7 +3,7 @@
 import logging
 import os
 import signal
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,12 +37,14 @@ from mypt_dist.run.main_rank import before_ranks_meet, on_main
 from mypt_dist.run.observer import RunObserver
 from mypt_dist.run.plan.watch import memory_watch
 from mypt_dist.run.provenance import code_version
+from mypt_dist.run.questions import fingerprint, fixed_questions
 from mypt_dist.run.record import RunRecord, told
 from mypt_dist.run.resume import changed_content, changed_settings, check_changes, completed, past_of
 from mypt_dist.run.same_start import require_same_start, start_facts
 from mypt_dist.run.saving import run_saving
 from mypt_dist.run.starting import Start, starting_point
 from mypt_dist.run.watching import RunWatch
+from mypt_dist.training.answers import Answers, Questions, ask_all
 from mypt_dist.training.damage import together
 from mypt_dist.training.evaluate import evaluate_all
 from mypt_dist.training.loop import Trainer
@@ -93,6 +95,26 @@ class Parts:
     """Of the parameters."""
 
 
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """All that is measured at a step besides training itself."""
+
+    engine: Engine
+    parts: Parts
+    questions: Questions | None
+    stopping: Callable[[], bool]
+    keep: Callable[[int, Answers], None]
+
+    def __call__(self, step: int) -> dict[str, float]:
+        module = self.parts.trainable.module
+        metrics = evaluate_all(self.engine, module, self.parts.evaluations, self.stopping)
+        if self.questions is None:
+            return metrics
+        answers = ask_all(self.engine, module, self.questions, self.stopping)
+        self.keep(step, answers)
+        return {**metrics, **answers.metrics()}
+
+
 def train(config: RunConfig, *, allow_changes: Sequence[str] = ()) -> Outcome:
     """Train what ``config`` describes, on every rank of the world; resume if its folder holds a checkpoint.
 
@@ -104,13 +126,13 @@ def train(config: RunConfig, *, allow_changes: Sequence[str] = ()) -> Outcome:
         stack.enter_context(stop.listening())
         # What can be refused without a process group is refused before one: all ranks see the same files.
         with before_ranks_meet():
-            config, data, start = _opened(config)
+            config, data, start, questions = _opened(config)
         stack.callback(data.supply.close)
 
         engine = _connect(config, watch)
         stack.callback(engine.close)
         logs.install(engine.rank)
-        require_same_start(engine, start_facts(config, data, engine.topology, start))
+        require_same_start(engine, start_facts(config, data, engine.topology, _by_content(start, questions)))
         lock = _take_folder(config.folder, engine, watch, stop)
         stack.callback(lock.release)
         store = CheckpointStore(
@@ -157,7 +179,7 @@ def train(config: RunConfig, *, allow_changes: Sequence[str] = ()) -> Outcome:
             engine=engine,
             trainable=parts.trainable,
             loader=parts.loader,
-            evaluate=lambda: evaluate_all(engine, parts.trainable.module, parts.evaluations, stop.stopping),
+            evaluate=Evaluation(engine, parts, questions, stop.stopping, record.answered),
             saving=saving,
             observer=observer,
             stop=stop,
@@ -173,8 +195,8 @@ def train(config: RunConfig, *, allow_changes: Sequence[str] = ()) -> Outcome:
         return Outcome(state, config.train.steps, config.folder, wish.signal_number)
 
 
-def _opened(config: RunConfig) -> tuple[RunConfig, RunData, Start | None]:
-    """The datasets of a run, the run as they settle it, and what a new run starts from.
+def _opened(config: RunConfig) -> tuple[RunConfig, RunData, Start | None, Questions | None]:
+    """The datasets of a run, the run as they settle it, what a new run starts from, and what evaluations ask.
 
     Raises `ConfigError`, `DataError`, and `CheckpointError` for a corrupt one to start from.
     """
@@ -183,7 +205,16 @@ def _opened(config: RunConfig) -> tuple[RunConfig, RunData, Start | None]:
     config = config.with_vocabulary(data.tokenizer.vocab_size)
     batch_shape(config.train, config.model.context, 0, promised_ranks(os.environ))
     data.check_cache(config.train, config.model.context)
-    return config, data, starting_point(config, data.tokenizer)
+    questions = fixed_questions(config.evaluation.answers, data.tokenizer, config.model.context)
+    return config, data, starting_point(config, data.tokenizer), questions
+
+
+def _by_content(start: Start | None, questions: Questions | None) -> dict[str, JSON]:
+    """Files that a run reads besides its datasets, by what is in them."""
+    return {
+        "the checkpoint to start from": start.manifest.sha256 if start else None,
+        "the conversations of evaluation.answers": fingerprint(questions),
+    }
 
 
 def _connect(config: RunConfig, watch: RunWatch) -> Engine:

@@ -20,6 +20,7 @@ from mypt_dist.run.resume import flatten
 from mypt_dist.tracking import Tracker
 from mypt_dist.tracking.journal import Journal
 from mypt_dist.tracking.system import SystemSampler
+from mypt_dist.training.answers import Answers
 from mypt_dist.training.signals import Wish
 from mypt_dist.training.state import TrainState
 from mypt_dist.world import JSON
@@ -27,6 +28,8 @@ from mypt_dist.world import JSON
 log = logging.getLogger(__name__)
 
 RUN_FILE = "run.json"
+ANSWERS = "answers"
+"""Folder of the tables."""
 
 
 class RunRecord:
@@ -94,6 +97,14 @@ class RunRecord:
             manifest = (folder / "manifest.json").relative_to(self._config.folder)
             self.journal.event("checkpoint", step=state.step, manifest=str(manifest))
             log.info("step %d  saved %s", state.step, os.path.relpath(folder))
+
+    def answered(self, step: int, answers: Answers) -> None:
+        """Keep what the model answered at ``step`` as a table of its own."""
+        if self.journal is not None:
+            file = Path(ANSWERS) / f"step-{step:08}.json"
+            (self._config.folder / ANSWERS).mkdir(exist_ok=True)
+            _write_whole(self._config.folder / file, json.dumps(answers.table(), ensure_ascii=False) + "\n")
+            self.journal.event("table", step=step, path=file.as_posix())
 
     def ended(self, state: TrainState, wish: Wish, exhausted: End | None) -> None:
         """The loop came to its end, perhaps because of ``exhausted`` sources."""

@@ -9,22 +9,24 @@ from mypt_dist.run.config import RunConfig
 from mypt_dist.run.data import RunData
 from mypt_dist.run.provenance import code_version
 from mypt_dist.run.resume import flatten
-from mypt_dist.run.starting import Start
 from mypt_dist.world import JSON, World
 
 CODE = ("version", "commit", "dirty", "torch", "accelerate", "deepspeed", "numpy")
 """What computes. Other packages may differ from machine to machine."""
 
 
-def start_facts(config: RunConfig, data: RunData, topology: Topology, start: Start | None = None) -> dict[str, JSON]:
-    """What decides what a run computes, by the name that a user knows it by. Paths count by what is there."""
+def start_facts(config: RunConfig, data: RunData, topology: Topology, further: Mapping[str, JSON]) -> dict[str, JSON]:
+    """What decides what a run computes, by the name that a user knows it by. Paths count by what is there.
+
+    ``further``: what was read from files that are no datasets.
+    """
     code = code_version()
     settings = flatten(config.model_dump(mode="json", exclude={"about"}))
     return {
         **{key: value for key, value in settings.items() if not _is_path(key)},
         "the dataset's content": data.fingerprint,
         **{f"the content of evaluation.sets.{name}": one.fingerprint for name, one in data.measured.items()},
-        "the checkpoint to start from": start.manifest.sha256 if start else None,
+        **further,
         **{f"code: {key}": code[key] for key in CODE},
         **{f"launch file: {key}": value for key, value in asdict(topology).items()},
     }
@@ -62,6 +64,6 @@ def _difference(key: str, told: list[dict[str, JSON]]) -> str:
 
 def _is_path(key: str) -> bool:
     """Of what is compared by content."""
-    return key in ("data.path", "start_from.path") or (
+    return key in ("data.path", "start_from.path", "evaluation.answers.path") or (
         key.startswith(("data.sources.", "evaluation.sets.")) and key.endswith(".path")
     )

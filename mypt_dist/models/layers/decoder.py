@@ -48,10 +48,11 @@ class Decoder(CausalLM):
         *,
         labels: Tensor | None = None,
         segment_ids: Tensor | None = None,
+        count_right: bool = False,
     ) -> Tensor:
         """See `CausalLM.forward`."""
         hidden = self.hidden(input_ids, cache, segment_ids)
-        result: Tensor = self.head(hidden) if labels is None else self.head(hidden, labels)
+        result: Tensor = self.head(hidden) if labels is None else self.head(hidden, labels, count_right=count_right)
         return result
 
     def hidden(self, input_ids: Tensor, cache: KVCache | None = None, segment_ids: Tensor | None = None) -> Tensor:

@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from mypt_dist.models.layers.cross_entropy import cross_entropy_sum
+from mypt_dist.models.layers.cross_entropy import counted_cross_entropy, cross_entropy_sum
 from mypt_dist.models.layers.weights import Linear
 
 
@@ -13,8 +13,13 @@ class Head(Linear):
     gather weights in hooks of exactly that call.
     """
 
-    def forward(self, x: Tensor, labels: Tensor | None = None) -> Tensor:
-        """(..., E) to logits (..., V); with labels (...) to the sum of their cross-entropy, see `cross_entropy_sum`."""
+    def forward(self, x: Tensor, labels: Tensor | None = None, *, count_right: bool = False) -> Tensor:
+        """(..., E) to logits (..., V); with labels (...) to the sum of their cross-entropy, see `cross_entropy_sum`.
+
+        ``count_right``: see `counted_cross_entropy`.
+        """
         if labels is None:
             return super().forward(x)
+        if count_right:
+            return counted_cross_entropy(x, self.weight, self.bias, labels)
         return cross_entropy_sum(x, self.weight, self.bias, labels)

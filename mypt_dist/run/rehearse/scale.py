@@ -87,7 +87,7 @@ def scaled(
             # It has another shape than what is to be started from.
             "start_from": None,
             "data": _data(config, datasets),
-            "evaluation": _changed(config.evaluation, sets={}),
+            "evaluation": _changed(config.evaluation, sets={}, answers=None),
             "train": small_train(config, world, half=half),
             "trackers": tuple(_tracker(tracker, tracker_uri) for tracker in config.trackers),
         }
