@@ -23,6 +23,20 @@ class Batch:
 
     segment_ids: Tensor | None = None
     """(B, T) int64: which document of its window a token belongs to. None: documents see each other."""
+    label_weights: Tensor | None = None
+    """(B, T) float32: of the loss of each label. None: all learned labels weigh 1."""
+    total_weight: float | None = None
+    """Of all learned labels, counted on the host; None where there are no weights."""
+
+    @property
+    def divisor(self) -> float:
+        """What its loss is divided by to be a mean: the weight of all that is learned."""
+        return self.num_targets if self.total_weight is None else self.total_weight
+
+    def keywords(self) -> dict[str, Tensor | None]:
+        """What a model is told besides the ids, to give their loss."""
+        weights = {} if self.label_weights is None else {"label_weights": self.label_weights}
+        return {"labels": self.labels, "segment_ids": self.segment_ids, **weights}
 
     def to(self, device: torch.device) -> "Batch":
         """The same batch on ``device``."""
@@ -33,5 +47,5 @@ class Batch:
         return self._each(Tensor.pin_memory)
 
     def _each(self, move: Callable[[Tensor], Tensor]) -> "Batch":
-        segment_ids = None if self.segment_ids is None else move(self.segment_ids)
-        return Batch(move(self.input_ids), move(self.labels), self.num_targets, segment_ids)
+        segment_ids, weights = (None if t is None else move(t) for t in (self.segment_ids, self.label_weights))
+        return Batch(move(self.input_ids), move(self.labels), self.num_targets, segment_ids, weights, self.total_weight)

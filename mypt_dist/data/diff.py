@@ -82,6 +82,7 @@ def _facts(manifest: DatasetManifest) -> dict[str, Any]:
         "dtype": manifest.dtype,
         "in_place": manifest.in_place,
         "companions": ", ".join(manifest.companions),
+        "row_length": manifest.row_length,
         **{f"settings.{key}": value for key, value in manifest.settings.items()},
     }
     for split in SPLITS:

@@ -4,11 +4,12 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, SerializerFunctionWrapHandler, StrictInt, StrictStr, model_serializer
 
+from mypt_dist.chat.template import Template
 from mypt_dist.config import Config, Sha256
 
 Count = Annotated[int, Field(ge=0, strict=True)]
 Settings = dict[StrictStr, bool | StrictInt | float | StrictStr | None]
-MadeBy = Literal["prepare", "convert", "adopt", "append", "merge", "split"]
+MadeBy = Literal["prepare", "prepare-chat", "convert", "adopt", "append", "merge", "split"]
 
 
 class Sparse(Config):
@@ -39,6 +40,34 @@ class CompanionEntry(Config):
     sha256: Sha256
     crc32: Annotated[str, Field(pattern=r"^([0-9a-f]{8})+$")]
     """Of each block of 1 MiB, one after the other."""
+
+
+class ChatCounts(Config):
+    """What became of the conversations that were read."""
+
+    bad: Count = 0
+    """Lines that hold no conversation. They are in the quarantine file."""
+    unlearned: Count = 0
+    """Conversations with nothing to learn: in the quarantine file, unless they were allowed."""
+    dropped: Count = 0
+    """Conversations that are longer than a row, and left out."""
+    truncated: Count = 0
+    """Conversations that are longer than a row, and cut at its end."""
+    padding: Count = 0
+    """Tokens that fill rows up."""
+    learned: Count = 0
+    """Tokens that are learned as targets."""
+
+
+class ChatEntry(Config):
+    """How conversations became the tokens of a dataset, and what of them is no token."""
+
+    template: Template
+    weights: dict[StrictStr, Annotated[float, Field(ge=0)]] = {}
+    """Of the loss, by kind of token; 1 for kinds that are not here."""
+    counts: ChatCounts
+    records: dict[Literal["train", "val"], CompanionEntry]
+    """For each split the file of what its conversations have besides their texts, one a line."""
 
 
 class SourceEntry(Sparse):

@@ -1,6 +1,6 @@
 """The micro-batches of any step for one rank, gathered and moved ahead of time."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -10,6 +10,7 @@ from torch import Tensor
 
 from mypt_dist.data.ahead import WorkAhead
 from mypt_dist.data.batch import IGNORE, Batch
+from mypt_dist.data.beside import Beside
 from mypt_dist.data.course import End
 from mypt_dist.data.order import Order, Samples, chain
 from mypt_dist.data.stream import TokenStream
@@ -51,8 +52,9 @@ class Step:
     micro_batches: list[Batch]
     samples: Samples
     """Of all ranks."""
-    num_bytes: Callable[[], int]
-    """Of this rank's targets. Counted only when asked: bits per byte are wanted now and then, batches always."""
+    num_bytes: Callable[[], float]
+    """Of this rank's targets, see `TokenGather.num_bytes`. Counted only when asked: bits per byte are wanted now and
+    then, batches always."""
     skipped: int = 0
     """Windows of this rank that touch damaged data: they are consumed, but nothing is learned from them."""
     damaged: tuple[str, ...] = ()
@@ -91,32 +93,45 @@ class TokenGather:
         self._byte_lengths = byte_lengths
         self._vocab_size = vocab_size
         self._document_end = document_end
+        self._beside = Beside.of(streams)
         self.damaged: set[str] = set()
         """Damaged blocks that batches so far were to hold. Whoever asks may empty it."""
+        self.skipped = 0
+        """Windows of batches so far from which nothing is learned because of them. Whoever asks may reset it."""
 
     def batch(self, samples: Samples, context: int) -> Batch:
         """(len(samples), context) inputs and labels on the host.
 
-        A window on damaged data has no targets, if such are skipped. Raises `DataError` for damage and for an
-        impossible token.
+        What a mask leaves out, padding, and what would be told from another segment has no targets; nor has a window
+        on damaged data, if such are skipped. Raises `DataError` for damage and for an impossible token.
         """
         block = np.empty((len(samples), context + 1), dtype=np.int64)
         starts, rows = self._by_stream(samples)
-        skipped: list[int] = []
+        skipped: set[int] = set()
         for number, stream in enumerate(self._streams):
-            for row, blocks in stream.gather(starts[number], block, rows[number]).items():
-                skipped.append(row)
-                self.damaged.update(blocks)
+            self._note(stream.gather(starts[number], block, rows[number]), skipped)
         if block.max(initial=0) >= self._vocab_size:
             for number, stream in enumerate(self._streams):
                 stream.check(block[rows[number]], self._vocab_size)
         tokens = torch.from_numpy(block)
         inputs, labels = tokens[:, :-1], tokens[:, 1:]
-        if skipped:
-            labels = labels.clone()
-            labels[skipped] = IGNORE
         segments = None if self._document_end is None else segments_of(inputs, self._document_end)
-        return Batch(inputs, labels, (len(samples) - len(skipped)) * context, segments)
+        if self._beside is None:
+            self.skipped += len(skipped)
+            labels = _without(labels, skipped)
+            return Batch(inputs, labels, (len(samples) - len(skipped)) * context, segments)
+        beside = self._beside.gather(starts, rows, block.shape, segments)
+        self._note(beside.damaged, skipped)
+        self.skipped += len(skipped)
+        labels = _without(torch.where(beside.learned, labels, IGNORE), skipped)
+        learned = labels != IGNORE
+        total = None if beside.weights is None else float(beside.weights[learned].sum(dtype=torch.float64))
+        return Batch(inputs, labels, int(learned.sum()), beside.segments, beside.weights, total)
+
+    def _note(self, damaged: Mapping[int, list[str]], skipped: set[int]) -> None:
+        for row, blocks in damaged.items():
+            skipped.add(row)
+            self.damaged.update(blocks)
 
     def _by_stream(self, samples: Samples) -> tuple[list[list[int]], list[Sequence[int]]]:
         """Where the windows of each stream start, and which of ``samples`` they are."""
@@ -130,16 +145,33 @@ class TokenGather:
             rows[source].append(row)
         return starts, list(rows)
 
-    def num_bytes(self, batches: Sequence[Batch]) -> int:
-        """UTF-8 bytes that the learned labels of host ``batches`` stand for: what bits per byte are counted in."""
-        labels = (batch.labels[batch.labels != IGNORE].numpy() for batch in batches)
-        return sum(int(self._byte_lengths[ids].sum(dtype=np.int64)) for ids in labels)
+    def num_bytes(self, batches: Sequence[Batch]) -> float:
+        """UTF-8 bytes that the learned labels of host ``batches`` stand for: what bits per byte are counted in.
+
+        Of labels that weigh more or less than 1, so many times their bytes, as of their loss.
+        """
+        return sum(self._bytes_of(batch) for batch in batches)
+
+    def _bytes_of(self, batch: Batch) -> float:
+        learned = batch.labels != IGNORE
+        lengths = self._byte_lengths[batch.labels[learned].numpy()]
+        if batch.label_weights is None:
+            return int(lengths.sum(dtype=np.int64))
+        return float((lengths * batch.label_weights[learned].numpy()).sum(dtype=np.float64))
 
 
 def segments_of(tokens: Tensor, document_end: int) -> Tensor:
     """(B, T) tokens to how many documents have ended before each, (B, T): its end belongs to a document."""
     ends = tokens == document_end
     return ends.cumsum(dim=1) - ends.long()
+
+
+def _without(labels: Tensor, rows: set[int]) -> Tensor:
+    """(B, T) labels, with nothing to learn in ``rows``."""
+    if rows:
+        labels = labels.clone()
+        labels[sorted(rows)] = IGNORE
+    return labels
 
 
 class Loader:
@@ -198,12 +230,12 @@ class Loader:
         mine = samples[shape.rank * shape.per_rank : (shape.rank + 1) * shape.per_rank]
         parts = [mine[i : i + shape.micro_batch] for i in range(0, shape.per_rank, shape.micro_batch)]
         self._gather.damaged.clear()
+        self._gather.skipped = 0
         host = [self._gather.batch(part, shape.context) for part in parts]
         step = Step([self._move(batch) for batch in host], samples, lambda: self._gather.num_bytes(host))
         if not self._gather.damaged:
             return step
-        learned = sum(batch.num_targets for batch in host) // shape.context
-        return replace(step, skipped=shape.per_rank - learned, damaged=tuple(sorted(self._gather.damaged)))
+        return replace(step, skipped=self._gather.skipped, damaged=tuple(sorted(self._gather.damaged)))
 
     def _samples(self, position: int) -> Samples:
         per_step = self._shape.per_step
@@ -253,7 +285,7 @@ class EvalWindows:
         mine = np.arange(rounds * shape.micro_batch) * shape.ranks + shape.rank
         return [self._batch(part) for part in mine.reshape(rounds, shape.micro_batch)]
 
-    def num_bytes(self, batches: Sequence[Batch]) -> int:
+    def num_bytes(self, batches: Sequence[Batch]) -> float:
         """See `TokenGather.num_bytes`."""
         return self._gather.num_bytes(batches)
 
@@ -262,7 +294,8 @@ class EvalWindows:
         if len(real):
             return self._gather.batch(self._samples(real), self._shape.context)
         filler = self._gather.batch(self._samples(np.zeros(1, dtype=np.int64)), self._shape.context)
-        return replace(filler, labels=torch.full_like(filler.labels, IGNORE), num_targets=0)
+        nothing = None if filler.total_weight is None else 0.0
+        return replace(filler, labels=torch.full_like(filler.labels, IGNORE), num_targets=0, total_weight=nothing)
 
     def _samples(self, numbers: NDArray[np.int64]) -> Samples:
         return Samples(self._source[numbers], numbers, numbers, self._start[numbers])

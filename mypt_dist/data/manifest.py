@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -13,7 +13,7 @@ from mypt_dist.config import Config, Sha256, validate
 from mypt_dist.config.strict_json import parse_json, read_text
 from mypt_dist.data.blocks import DIGITS, blocks_of
 from mypt_dist.data.companions import COMPANIONS, Companion
-from mypt_dist.data.entries import CompanionEntry, Count, Lineage, PathInside, Settings, SourceEntry, Sparse
+from mypt_dist.data.entries import ChatEntry, CompanionEntry, Count, Lineage, PathInside, Settings, SourceEntry, Sparse
 from mypt_dist.data.in_place import find_index
 from mypt_dist.errors import ConfigError, DataError
 from mypt_dist.tokenizers import END_OF_TEXT, Tokenizer, fingerprint_of, load_tokenizer
@@ -140,6 +140,11 @@ class DatasetManifest(Sparse):
     """Null in format 1: `prepare` made it."""
     in_place: StrictStr | None = None
     """The format of the files of another program that are read where they lie; null: the shards are ours."""
+    row_length: Annotated[int, Field(ge=2, strict=True)] | None = None
+    """Tokens of a row, of which every shard has a whole number: a sample is one row, and ``model.context`` one less.
+    Null: windows of any length are cut anywhere."""
+    conversations: ChatEntry | None = None
+    """Of a dataset that was made of conversations."""
     sha256: Sha256
     """Of the canonical JSON of everything else in this file."""
 
@@ -177,7 +182,17 @@ class DatasetManifest(Sparse):
         content |= {"format": FORMAT, "lineage": lineage.model_dump(mode="json")}
         if in_place is not None:
             content |= {"in_place": in_place, "dtype": dtype}
-            content["fingerprint"] = _content_hash(self.tokenizer.fingerprint, self.splits, content["dtype"])
+            fingerprint = _content_hash(self.tokenizer.fingerprint, self.splits, content["dtype"], self.row_length)
+            content["fingerprint"] = fingerprint
+        return type(self).model_validate({**content, "sha256": _canonical_hash(content)})
+
+    def with_rows(self, row_length: int, conversations: ChatEntry | None) -> Self:
+        """The same tokens, in rows that stay whole."""
+        content = self.model_dump(mode="json", exclude={"sha256"})
+        fingerprint = _content_hash(self.tokenizer.fingerprint, self.splits, self.dtype, row_length)
+        content |= {"format": FORMAT, "row_length": row_length, "fingerprint": fingerprint}
+        if conversations is not None:
+            content["conversations"] = conversations.model_dump(mode="json")
         return type(self).model_validate({**content, "sha256": _canonical_hash(content)})
 
     @classmethod
@@ -251,6 +266,12 @@ class DatasetManifest(Sparse):
             for shard in self.split(name).shards:
                 yield shard
                 yield from (shard.companions or {}).values()
+        yield from self.records(*splits)
+
+    def records(self, *splits: str) -> Iterator[CompanionEntry]:
+        """The files of what conversations have besides their texts."""
+        found = self.conversations.records if self.conversations else {}
+        return (entry for name, entry in found.items() if name in (splits or SPLITS))
 
     def bytes_of(self, *splits: str) -> int:
         """Of all files of some splits."""
@@ -279,7 +300,7 @@ class DatasetManifest(Sparse):
             "dtype": (self.dtype, dtype_for(self.vocab_size) if self.in_place is None else self.dtype),
             "fingerprint": (
                 self.fingerprint,
-                _content_hash(self.tokenizer.fingerprint, self.splits, self.dtype),
+                _content_hash(self.tokenizer.fingerprint, self.splits, self.dtype, self.row_length),
             ),
         }
         for name in SPLITS:
@@ -292,6 +313,7 @@ class DatasetManifest(Sparse):
     def _of_shard(self, shard: ShardEntry, split: str, index: int) -> Iterator[tuple[str, tuple[object, object]]]:
         size = shard.begin + shard.tokens * np.dtype(self.dtype).itemsize
         yield "bytes", (shard.bytes, size)
+        yield "tokens outside of rows", (shard.tokens % (self.row_length or 1), 0)
         if self.in_place is None:
             yield "file", (shard.file, shard_name(split, index))
             yield "offset", (shard.offset, None)
@@ -303,6 +325,22 @@ class DatasetManifest(Sparse):
             yield f"companions.{kind}.bytes", (entry.bytes, right)
             yield f"companions.{kind}.file", (entry.file, companion_name(split, index, kind))
             yield f"companions.{kind}.crc32 (blocks)", (len(entry.crc32) // DIGITS, blocks_of(right))
+
+
+def companion_shards(entries: Sequence[ShardEntry], kind: Companion) -> list[ShardEntry]:
+    """What stands beside the shards ``entries``, as shards without a header."""
+    return [
+        ShardEntry(
+            file=beside.file,
+            bytes=beside.bytes,
+            tokens=entry.tokens,
+            sha256=beside.sha256,
+            crc32=beside.crc32,
+            offset=0,
+        )
+        for entry in entries
+        for beside in [(entry.companions or {})[kind]]
+    ]
 
 
 def dtype_for(vocab_size: int) -> Dtype:
@@ -334,8 +372,8 @@ def _of(splits: Splits, name: str) -> SplitEntry:
     return found
 
 
-def _content_hash(tokenizer: str, splits: Splits, dtype: Dtype) -> str:
-    """What decides the tokens, and nothing else: the same tokens in shards of ours have one hash in every format."""
+def _content_hash(tokenizer: str, splits: Splits, dtype: Dtype, row_length: int | None = None) -> str:
+    """What decides the samples, and nothing else: the same tokens in shards of ours have one hash in every format."""
     entries = {name: _of(splits, name).shards for name in SPLITS}
     content: dict[str, Any] = {
         "format": 1,
@@ -348,6 +386,8 @@ def _content_hash(tokenizer: str, splits: Splits, dtype: Dtype) -> str:
     }
     if any(companions.values()):
         content["companions"] = companions
+    if row_length is not None:
+        content["row_length"] = row_length
     offsets = {name: [shard.offset for shard in shards] for name, shards in entries.items()}
     if any(offset is not None for found in offsets.values() for offset in found):
         # Files without a header of ours do not say how their bytes are to be read.

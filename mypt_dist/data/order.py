@@ -37,6 +37,8 @@ class SourceShape:
     tokens: int
     weight: float = 1.0
     """Where no course says otherwise."""
+    rows: bool = False
+    """Whether its tokens stand in rows of one window each, which stay whole."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,10 +53,16 @@ class Windows:
     """The first window of an epoch starts at an offset drawn from [0, max_offset], so that borders move."""
 
     @classmethod
-    def of(cls, tokens: int, context: int) -> "Windows":
-        """All windows that fit whatever the offset; at least one. Needs ``tokens > context``."""
+    def of(cls, tokens: int, context: int, *, rows: bool = False) -> "Windows":
+        """All windows that fit whatever the offset; at least one. Needs ``tokens > context``.
+
+        ``rows``: every window is a row, so that borders never move.
+        """
         length = context + 1
         assert tokens >= length, "the caller refuses streams shorter than one window"
+        if rows:
+            assert tokens % length == 0, "the caller refuses rows of another length"
+            return cls(tokens // length, length, 0)
         count = max(1, (tokens - context) // length)
         return cls(count, length, min(context, tokens - count * length))
 
@@ -91,7 +99,7 @@ class Order:
     ) -> None:
         """``course``: of the mixture; none: the sources' weights hold from the first sample to the last."""
         self._sources = tuple(sources)
-        self._windows = [Windows.of(source.tokens, context) for source in sources]
+        self._windows = [Windows.of(source.tokens, context, rows=source.rows) for source in sources]
         self._course = course or lay_out({source.name: source.weight for source in sources})
         self._context, self._seed, self._shuffle = context, seed, shuffle
         number = {source.name: j for j, source in enumerate(sources)}

@@ -15,6 +15,7 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mypt_dist.data.companions import COMPANIONS, Companion
 from mypt_dist.data.manifest import HEADER_BYTES, Dtype, ShardEntry
 from mypt_dist.errors import DataError
 
@@ -73,6 +74,11 @@ def little_endian(dtype: Dtype) -> "np.dtype[Any]":
     return np.dtype(dtype).newbyteorder("<")
 
 
+def open_companion(folder: Path, entry: ShardEntry, kind: Companion) -> NDArray[Any]:
+    """What stands beside the tokens of a shard, see `companion_shards`, as `open_shard`. Raises `DataError`."""
+    return _opened(folder, entry, COMPANIONS[kind], {})
+
+
 def open_shard(folder: Path, entry: ShardEntry, dtype: Dtype, fingerprint: str | None = None) -> NDArray[Any]:
     """The tokens of a shard as a read-only `numpy.memmap`, shape (entry.tokens,).
 
@@ -80,16 +86,20 @@ def open_shard(folder: Path, entry: ShardEntry, dtype: Dtype, fingerprint: str |
     given, with the ``fingerprint`` of its tokenizer; the tokens are not read. Raises `DataError` naming the file and
     both values.
     """
-    path = folder / entry.file
     expected: dict[str, object] = {"dtype": dtype, "tokens": entry.tokens}
     if fingerprint is not None:
         expected["tokenizer"] = fingerprint[:TOKENIZER_DIGITS]
+    return _opened(folder, entry, little_endian(dtype), expected)
+
+
+def _opened(folder: Path, entry: ShardEntry, dtype: "np.dtype[Any]", expected: Mapping[str, object]) -> NDArray[Any]:
+    path = folder / entry.file
     try:
         with path.open("rb") as file:
             _check_size(file, path, entry)
             if entry.offset is None:
                 check_header(file.read(HEADER_BYTES), path, expected)
-            return np.memmap(file, little_endian(dtype), "r", entry.begin, (entry.tokens,))
+            return np.memmap(file, dtype, "r", entry.begin, (entry.tokens,))
     except FileNotFoundError:
         raise DataError(f"{path} is missing; dataset.json lists it with {entry.tokens:,} tokens") from None
     except OSError as error:

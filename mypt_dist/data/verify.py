@@ -77,6 +77,8 @@ def verify_dataset(place: DatasetPlace, progress: Progress | None = None) -> lis
                 problems += _Companion(folder, companion, kind, counter).problems(meter)
             if "segments" not in manifest.companions:
                 counter.count(shard.scan.documents)
+        for record in manifest.records(name):
+            problems += _Records(folder, record).problems(meter)
         if counter.documents != split.documents and not problems:
             problems.append(f"{name} holds {counter.documents:,} documents, {FILE} says {split.documents:,}")
     return problems + ([] if manifest.in_place else _unlisted(folder, manifest))
@@ -184,6 +186,17 @@ class _Companion(_File):
         self.scan.add(block)
         if self._kind == "segments":
             self._counter.add_segments(np.frombuffer(block, COMPANIONS["segments"]))
+
+
+class _Records(_File):
+    """What conversations have besides their texts."""
+
+    def __init__(self, folder: Folder, entry: CompanionEntry) -> None:
+        super().__init__(folder, entry)
+        self.scan = FileScan()
+
+    def _take(self, block: bytes) -> None:
+        self.scan.add(block)
 
 
 def _all(folder: Folder, name: str) -> bytes:

@@ -32,7 +32,7 @@ class CanaryBatch:
         """Its loss now, as rank 0 computes it. A collective where weights are sharded."""
         there = self._batch.to(self._engine.device)
         with evaluating(self._trainable.module) as model, torch.no_grad(), peers_may_be_lost():
-            nats = model(there.input_ids, labels=there.labels, segment_ids=there.segment_ids)
+            nats = model(there.input_ids, **there.keywords())
         return Canary(loss=float(nats).hex(), batch=self._name)
 
     def check(self, saved: Manifest) -> None:

@@ -37,7 +37,10 @@ def planned_coverage(config: RunConfig, dataset: Path | None = None) -> Coverage
     if found and not _continues(found, {name: manifest.fingerprint for name, manifest in manifests.items()}):
         found = None
     measure = Measure(config.train.batch_size, context)
-    windows = {name: Windows.of(count, context).count for name, count in tokens.items()}
+    windows = {
+        name: Windows.of(count, context, rows=manifests[name].row_length == context + 1).count
+        for name, count in tokens.items()
+    }
     past, done = (past_of(found), Progress(found.step, found.samples)) if found else (Past(), Progress())
     return coverage_of(course_of(data, measure, windows, past), measure, tokens, config.train.steps, done)
 

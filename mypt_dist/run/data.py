@@ -70,8 +70,11 @@ class RunData:
 
         ``samples``: of the whole run, if not those of its steps.
         """
-        shapes = [SourceShape(name, len(stream)) for name, stream in zip(self.sources, self.train, strict=True)]
-        windows = {shape.name: Windows.of(shape.tokens, context).count for shape in shapes}
+        shapes = [
+            SourceShape(name, len(stream), rows=stream.row_length is not None)
+            for name, stream in zip(self.sources, self.train, strict=True)
+        ]
+        windows = {shape.name: Windows.of(shape.tokens, context, rows=shape.rows).count for shape in shapes}
         measure = Measure(train.batch_size, context)
         samples = train.steps * train.batch_size if samples is None else samples
         check_limits(self.config, windows, planned(self.config, measure, windows, samples, past))

@@ -36,6 +36,8 @@ def evaluate(
     """``val/loss`` in nats per token, ``val/ppl``, ``val/bpb`` in bits per byte, ``val/accuracy``: how many of the
     learned tokens are the likeliest. The model is left in training mode.
 
+    Of the tokens that are learned, each with its weight, as the loss in training is.
+
     Nothing if ``stopping`` says on any rank that the run is about to end: a deadline does not wait for a measurement.
     """
     total = torch.zeros(2, dtype=torch.float64)
@@ -47,11 +49,14 @@ def evaluate(
             if number % ASK_EVERY == 0 and engine.sum(stopping())[0]:
                 return {}
             there = batch.to(engine.device)
-            total += model(there.input_ids, labels=there.labels, segment_ids=there.segment_ids, count_right=True).cpu()
-    loss, right, targets, num_bytes = engine.sum(
-        *total.tolist(), sum(batch.num_targets for batch in batches), windows.num_bytes(batches)
+            total += model(there.input_ids, **there.keywords(), count_right=True).cpu()
+    nats, right, weight, targets, num_bytes = engine.sum(
+        *total.tolist(),
+        sum(batch.divisor for batch in batches),
+        sum(batch.num_targets for batch in batches),
+        windows.num_bytes(batches),
     )
-    return {**language_metrics(prefix, loss, targets, num_bytes), f"{prefix}/accuracy": right / max(targets, 1)}
+    return {**language_metrics(prefix, nats, weight, num_bytes), f"{prefix}/accuracy": right / max(targets, 1)}
 
 
 @contextmanager
@@ -64,9 +69,9 @@ def evaluating(model: nn.Module) -> Iterator[nn.Module]:
         model.train()
 
 
-def language_metrics(prefix: str, nats: float, targets: float, num_bytes: float) -> dict[str, float]:
-    """Loss per token, perplexity and bits per byte from sums."""
-    loss = nats / max(targets, 1)
+def language_metrics(prefix: str, nats: float, weight: float, num_bytes: float) -> dict[str, float]:
+    """Loss per token, perplexity and bits per byte from sums. ``weight``: of all targets, their number by default."""
+    loss = nats / (weight or 1.0)
     metrics = {f"{prefix}/loss": loss, f"{prefix}/ppl": _exp(loss)}
     if num_bytes:
         metrics[f"{prefix}/bpb"] = nats / math.log(2) / num_bytes

@@ -39,6 +39,19 @@ class StepResult(NamedTuple):
     """Deferred, because most steps are not logged; a collective."""
 
 
+class Targets(NamedTuple):
+    """What a step learns, over all ranks."""
+
+    tokens: int
+    weight: float
+    """Of all of them: their number, where none has a weight of its own."""
+
+    @property
+    def divisor(self) -> float:
+        """What makes a mean of their loss. Where nothing is learned, the loss is nothing, too."""
+        return self.weight or 1.0
+
+
 class Observer(Protocol):
     """Who is told what happens. Called on every rank; what it does with it is its own affair."""
 
@@ -103,7 +116,7 @@ class Trainer:
             raise DataError(f"step {state.step + 1}: {exhausted}: the run has gone back and needs more; {MORE_DATA}")
         return state, wish
 
-    def train_step(self, state: TrainState, step: Step, targets: int) -> StepResult:
+    def train_step(self, state: TrainState, step: Step, targets: Targets) -> StepResult:
         """One optimizer update on one global batch, unless there is an objection to it."""
         batches = step.micro_batches
         lr = self._set_learning_rate(state.step)
@@ -111,10 +124,10 @@ class Trainer:
         with self.phases.phase("compute"):
             for number, batch in enumerate(batches, start=1):
                 with self.trainable.micro_batch(last=number == len(batches)):
-                    # Divided by the targets of the whole step: the micro-batches' and ranks' shares add up to its mean.
+                    # Divided by the weight of all targets of the step: micro-batches' and ranks' shares make its mean.
                     with self.phases.phase("forward"):
-                        nats = self.trainable.model(batch.input_ids, labels=batch.labels, segment_ids=batch.segment_ids)
-                    loss = nats / targets
+                        nats = self.trainable.model(batch.input_ids, **batch.keywords())
+                    loss = nats / targets.divisor
                     with self.phases.phase("backward"):
                         self.trainable.backward(loss)
                 total += loss.detach()
@@ -123,18 +136,18 @@ class Trainer:
             update = self.trainable.update(judge)
         loss_scale = self._loss_scale(state.step + 1)
 
-        after = state.after(tokens=targets, samples=len(step.samples), order_hash=step.fold(state.order_hash))
+        after = state.after(tokens=targets.tokens, samples=len(step.samples), order_hash=step.fold(state.order_hash))
         if judge.why:
             after = after.refused(state, judge.why)
             self.observer.noted(after, after.guard.ledger[-1])
         else:
             after = after.accepted(judge.mean, update.norm, self.config.guard.window)
-        self.phases.count_step(targets)
+        self.phases.count_step(targets.tokens)
 
         def metrics() -> dict[str, float]:
             (num_bytes,) = self.engine.sum(step.num_bytes())
             return {
-                **language_metrics("train", judge.mean * targets, targets, num_bytes),
+                **language_metrics("train", judge.mean * targets.divisor, targets.weight, num_bytes),
                 **({} if update.skipped else {"train/grad_norm": update.norm}),
                 **loss_scale,
                 "train/lr": lr,
@@ -144,22 +157,25 @@ class Trainer:
 
         return StepResult(after, metrics)
 
-    def prepare(self, state: TrainState) -> tuple[Step, int, Wish]:
+    def prepare(self, state: TrainState) -> tuple[Step, Targets, Wish]:
         """The next step's data, its targets over all ranks, and what the ranks want."""
         with self.phases.phase("data_wait"):
             step, failure = self._load(state.samples)
-        mine = sum(batch.num_targets for batch in step.micro_batches) if step else 0
+        batches = step.micro_batches if step else []
+        mine, my_weight = sum(batch.num_targets for batch in batches), sum(batch.divisor for batch in batches)
 
         # One collective per step tells every rank how many targets the step has, who failed, who wants to stop or save.
         with self.phases.phase("vote"):
-            targets, failed, *votes = self.engine.sum(mine, failure is not None, *self.stop.vote(), *self.saving.vote())
+            count, failed, weight, *votes = self.engine.sum(
+                mine, failure is not None, my_weight, *self.stop.vote(), *self.saving.vote()
+            )
         if failed:
             raise shared_failure(self.engine, failure, f"step {state.step + 1}") from failure
         assert step is not None, "no failure means a step"
         if self.damage is not None:
-            self.damage.after_loading(state.step + 1, step, targets)
+            self.damage.after_loading(state.step + 1, step, count)
         self.saving.heard(votes[VOTES:])
-        return step, int(targets), Wish.of(votes[:VOTES])
+        return step, Targets(int(count), weight), Wish.of(votes[:VOTES])
 
     def _on_its_beat(
         self, state: TrainState, metrics: Callable[[], dict[str, float]], *, save: bool, last: bool

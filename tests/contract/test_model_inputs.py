@@ -97,6 +97,21 @@ def test_the_loss_is_that_of_the_logits(config: ModelConfig, ids: Tensor, labels
         assert (found[name] - expected[name]).norm() <= 1e-5 * expected[name].norm(), name
 
 
+def test_labels_weigh_what_they_are_given(model: CausalLM, ids: Tensor, labels: Tensor) -> None:
+    weights = torch.rand(labels.shape, generator=torch.Generator().manual_seed(3))
+    loss = model(ids, labels=labels, label_weights=weights)
+    each = F.cross_entropy(model(ids).flatten(0, 1), labels.flatten(), ignore_index=IGNORE, reduction="none")
+    plain = (each * weights.flatten()).sum()
+    torch.testing.assert_close(loss, plain, rtol=1e-6, atol=0)
+    found, expected = gradients(model, loss), gradients(model, plain)
+    for name in expected:
+        assert (found[name] - expected[name]).norm() <= 1e-5 * expected[name].norm(), name
+    same = model(ids, labels=labels, label_weights=torch.ones(labels.shape))
+    assert torch.equal(same, model(ids, labels=labels)), "a weight of 1 changes not one bit"
+    with pytest.raises(ValueError, match="do not fit labels"):
+        model(ids, labels=labels, label_weights=weights[:1])
+
+
 @torch.no_grad()
 def test_the_loss_in_16_bits_is_near(model: CausalLM, ids: Tensor, labels: Tensor) -> None:
     exact = model(ids, labels=labels)
@@ -115,7 +130,7 @@ def test_the_head_is_called_once_with_hidden_states_and_labels(model: CausalLM, 
     head.register_forward_hook(lambda _, inputs, output: calls.append((len(inputs), output.dim())))
     model(ids, labels=labels)
     model(ids)
-    assert calls == [(2, 0), (1, 3)]
+    assert calls == [(3, 0), (1, 3)]
 
 
 def test_a_pass_needs_no_data(config: ModelConfig, ids: Tensor) -> None:

@@ -44,7 +44,8 @@ class FakeLoader:
     """Sixteen examples a step, other ones in every step.
 
     ``ragged``: between 1 and 24 of the targets of each count, like chat turns behind prompts of any length.
-    ``packed``: several documents in each, which must not see each other, and whose last tokens have no target.
+    ``packed``: several documents in each, which must not see each other, and whose last tokens have no target; the
+    others weigh between 0 and 2 each.
     """
 
     masks: str
@@ -56,7 +57,7 @@ class FakeLoader:
     def step(self, position: int) -> Step:
         rng = np.random.default_rng(position)
         ids = torch.from_numpy(rng.integers(0, VOCAB, (BATCH, CONTEXT + 1)))
-        labels, segments = ids[:, 1:].clone(), None
+        labels, segments, weights = ids[:, 1:].clone(), None, None
         if self.masks == "ragged":
             for row, hidden in enumerate(rng.integers(0, CONTEXT, BATCH)):
                 labels[row, :hidden] = IGNORE
@@ -64,17 +65,24 @@ class FakeLoader:
             ends = torch.from_numpy(rng.random((BATCH, CONTEXT)) < 0.2)
             labels[ends] = IGNORE
             segments = ends.cumsum(1) - ends.long()
+            weights = torch.from_numpy(rng.random((BATCH, CONTEXT), np.float32)) * 2
         share = BATCH // self.ranks
         mine = range(self.rank * share, (self.rank + 1) * share, self.micro_batch)
-        return Step([_batch(slice(i, i + self.micro_batch), ids, labels, segments) for i in mine], SAMPLES, lambda: 1)
+        whole = Batch(ids[:, :-1], labels, 0, segments, weights)
+        return Step([_batch(slice(i, i + self.micro_batch), whole) for i in mine], SAMPLES, lambda: 1)
 
     def metrics(self, position: int) -> dict[str, float]:
         return {}
 
 
-def _batch(rows: slice, ids: Tensor, labels: Tensor, segments: Tensor | None) -> Batch:
-    targets = int((labels[rows] != IGNORE).sum())
-    return Batch(ids[rows, :-1], labels[rows], targets, None if segments is None else segments[rows])
+def _batch(rows: slice, whole: Batch) -> Batch:
+    def some(values: Tensor | None) -> Tensor | None:
+        return None if values is None else values[rows]
+
+    labels, weights = whole.labels[rows], some(whole.label_weights)
+    learned = labels != IGNORE
+    total = None if weights is None else float(weights[learned].double().sum())
+    return Batch(whole.input_ids[rows], labels, int(learned.sum()), some(whole.segment_ids), weights, total)
 
 
 SAMPLES: Samples = Order([SourceShape("a", 10**4)], context=CONTEXT, seed=0).samples(0, BATCH)

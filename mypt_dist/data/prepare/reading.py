@@ -120,7 +120,7 @@ class Reader:
 
     def _lines(self, file: InputFile, stream: TextBytes) -> Iterator[Work]:
         number = 1
-        for data in whole_records(_whole_lines(stream), file.format):
+        for data in whole_records(whole_lines(stream), file.format):
             origin = _origin(file, stream)
             if data is None:
                 yield Nothing(origin, LeftOut("oversized", place_of(file.path, number)))
@@ -236,7 +236,7 @@ def _stored_bytes(line: bytes) -> int:
     return 1 if line.isascii() and b"\\u" not in line else 2
 
 
-def _whole_lines(stream: TextBytes) -> Iterator[bytes | None]:
+def whole_lines(stream: TextBytes) -> Iterator[bytes | None]:
     """Runs of lines, never much longer than `WHOLE_BYTES`; a longer line comes alone, a far too long one as None."""
     line = _Line()
     for block in _blocks(stream):

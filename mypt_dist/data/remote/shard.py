@@ -3,21 +3,43 @@
 import hashlib
 import logging
 import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from mypt_dist.data.companions import COMPANIONS, Companion
 from mypt_dist.data.files import PatientFiles
-from mypt_dist.data.manifest import DatasetManifest, ShardEntry
+from mypt_dist.data.manifest import Dtype, ShardEntry
 from mypt_dist.data.remote.cache import Lease
 from mypt_dist.data.remote.download import Wanted
 from mypt_dist.data.remote.fetcher import Fetcher
 from mypt_dist.data.shard_tokens import UNSEEN, Reader, ShardTokens
-from mypt_dist.data.shards import little_endian, open_shard
+from mypt_dist.data.shards import little_endian, open_companion, open_shard
 from mypt_dist.errors import DataError
 
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Content:
+    """What a file holds."""
+
+    dtype: "np.dtype[Any]"
+    open: Callable[[Path, ShardEntry], NDArray[Any]]
+
+    @classmethod
+    def tokens(cls, dtype: Dtype, fingerprint: str) -> "Content":
+        """Of a tokenizer."""
+        return cls(little_endian(dtype), lambda folder, entry: open_shard(folder, entry, dtype, fingerprint))
+
+    @classmethod
+    def beside(cls, kind: Companion) -> "Content":
+        """What stands beside tokens."""
+        return cls(COMPANIONS[kind], lambda folder, entry: open_companion(folder, entry, kind))
 
 
 class RemoteShard(ShardTokens):
@@ -27,12 +49,12 @@ class RemoteShard(ShardTokens):
     it may have been in the cache for months.
     """
 
-    def __init__(self, wanted: Wanted, entry: ShardEntry, manifest: DatasetManifest, fetcher: Fetcher, reader: Reader):
-        nothing: NDArray[Any] = np.empty(0, little_endian(manifest.dtype))
+    def __init__(self, wanted: Wanted, entry: ShardEntry, content: Content, fetcher: Fetcher, reader: Reader):
+        nothing: NDArray[Any] = np.empty(0, content.dtype)
         # One file, opened and closed with the lease: whoever keeps it open keeps its room on the disk.
         super().__init__(nothing, fetcher.cache.path(wanted.sha256), entry, PatientFiles(), "pread")
         self.wanted = wanted
-        self._manifest, self._fetcher, self._is_mapped = manifest, fetcher, reader == "memmap"
+        self._content, self._fetcher, self._is_mapped = content, fetcher, reader == "memmap"
         self._lock = threading.RLock()
         self._lease: Lease | None = None
         self._is_fetched_again = False
@@ -98,7 +120,7 @@ class RemoteShard(ShardTokens):
         self._lease = lease
         try:
             folder, entry = lease.path.parent, self.entry.model_copy(update={"file": lease.path.name})
-            view = open_shard(folder, entry, self._manifest.dtype, self._manifest.tokenizer.fingerprint)
+            view = self._content.open(folder, entry)
         except BaseException:
             self._let_go()
             raise

@@ -5,8 +5,9 @@ import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from mypt_dist.data.companions import Companion
 from mypt_dist.data.loader import BatchShape
-from mypt_dist.data.manifest import DatasetManifest
+from mypt_dist.data.manifest import DatasetManifest, companion_shards
 from mypt_dist.data.order import Order, Shuffle
 from mypt_dist.data.place import DatasetPlace
 from mypt_dist.data.remote.config import GIB, CacheConfig
@@ -15,8 +16,8 @@ from mypt_dist.data.remote.fetcher import Fetcher
 from mypt_dist.data.remote.folder import RemoteFolder
 from mypt_dist.data.remote.lookahead import Lookahead, Reach
 from mypt_dist.data.remote.plan import Layout, fetched_an_epoch, needed_bytes
-from mypt_dist.data.remote.shard import RemoteShard
-from mypt_dist.data.stream import Reading, TokenStream, refuse_companions
+from mypt_dist.data.remote.shard import Content, RemoteShard
+from mypt_dist.data.stream import Reading, TokenStream
 from mypt_dist.errors import ConfigError
 
 log = logging.getLogger(__name__)
@@ -30,7 +31,7 @@ class Supply:
         self._config, self._timeout_s = config, timeout_s
         self._fetcher: Fetcher | None = None
         self._shards: dict[tuple[str, str], list[RemoteShard]] = {}
-        """By source and split."""
+        """By source and split; what stands beside a split, behind a dot."""
         self._lookahead: Lookahead | None = None
 
     def stream(self, place: DatasetPlace, manifest: DatasetManifest, split: str, reading: Reading) -> TokenStream:
@@ -41,13 +42,19 @@ class Supply:
         if isinstance(place, Path):
             return TokenStream.open(place, manifest, split, reading)
         folder, fetcher = RemoteFolder(place), self._the_fetcher()
-        refuse_companions(folder.url, manifest)
-        shards = [
-            RemoteShard(Wanted.of(folder, entry), entry, manifest, fetcher, reading.reader)
-            for entry in manifest.split(split).shards
-        ]
+        entries = manifest.split(split).shards
+        content = Content.tokens(manifest.dtype, manifest.tokenizer.fingerprint)
+        shards = [RemoteShard(Wanted.of(folder, e), e, content, fetcher, reading.reader) for e in entries]
         self._shards[reading.source, split] = shards
-        return TokenStream(f"{folder.url}/{split}", shards, reading)
+        beside: dict[Companion, TokenStream] = {}
+        for kind in manifest.companions:
+            # Never evicted, as what is evaluated on: the look ahead knows tokens only, and these are small.
+            others = self._shards[reading.source, f"{split}.{kind}"] = [
+                RemoteShard(Wanted.of(folder, e), e, Content.beside(kind), fetcher, reading.reader)
+                for e in companion_shards(entries, kind)
+            ]
+            beside[kind] = TokenStream(f"{folder.url}/{split} ({kind})", others, reading)
+        return TokenStream(f"{folder.url}/{split}", shards, reading, beside=beside, row_length=manifest.row_length)
 
     def check_room(self, sources: Sequence[str], shuffle: Shuffle, windows: int, length: int) -> None:
         """Raise `ConfigError` where the cache cannot hold what ``windows`` windows of ``length`` tokens read."""

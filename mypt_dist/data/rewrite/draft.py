@@ -21,7 +21,8 @@ class Draft:
     """A dataset that is being written. It is one when `publish` returns, and nothing if it is never called."""
 
     def __init__(self, staging: Path, writers: dict[str, CountingWriter]) -> None:
-        self._staging, self._writers = staging, writers
+        """``staging``: see `staged`. What else lies there in the folder of a split becomes a part of the dataset."""
+        self.folder, self._writers = staging, writers
         self.tokens = 0
 
     def append(self, split: str, block: Block) -> None:
@@ -33,9 +34,9 @@ class Draft:
         """Make it a dataset; ``describe`` makes its manifest. Raises `DataError` where the disk refuses."""
         splits = Splits(train=self._writers["train"].close(), val=self._writers["val"].close())
         if not self.tokens:
-            raise ConfigError(f"nothing to write to {self._staging.parent}: there is not a single token")
+            raise ConfigError(f"nothing to write to {self.folder.parent}: there is not a single token")
         manifest = describe(splits)
-        publish(self._staging, manifest)
+        publish(self.folder, manifest)
         return manifest
 
 
@@ -54,6 +55,16 @@ def draft(
         split_writers(staging, tokenizer, shard_tokens, companions) as writers,
     ):
         yield Draft(staging, {name: CountingWriter(writer, tokenizer) for name, writer in writers.items()})
+
+
+def require_no_rows(folder: Path, manifest: DatasetManifest, doing: str) -> None:
+    """Raise `ConfigError` where samples are rows: documents taken one by one would tear them apart."""
+    if manifest.row_length is not None:
+        raise ConfigError(
+            f"{folder} holds conversations packed in rows of {manifest.row_length:,} tokens, which stay whole: it "
+            f"cannot be {doing}. Prepare the files anew (mypt data prepare-chat), or get them back (mypt data "
+            f"export-chat {folder}); datasets are mixed in data.sources"
+        )
 
 
 def apart(out: Path, *inputs: Path) -> None:

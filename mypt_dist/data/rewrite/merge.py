@@ -7,7 +7,7 @@ from mypt_dist.data.lineage import made
 from mypt_dist.data.manifest import SPLITS, Counts, DatasetManifest, Splits
 from mypt_dist.data.progress import BytesDone, Progress
 from mypt_dist.data.rewrite.blocks import dataset_blocks
-from mypt_dist.data.rewrite.draft import SHARD_TOKENS, apart, draft
+from mypt_dist.data.rewrite.draft import SHARD_TOKENS, apart, draft, require_no_rows
 from mypt_dist.errors import ConfigError
 
 
@@ -25,6 +25,8 @@ def merge(
     """
     manifests = [DatasetManifest.read(folder) for folder in folders]
     _fit_together(folders, manifests)
+    for folder, manifest in zip(folders, manifests, strict=True):
+        require_no_rows(folder, manifest, "merged")
     apart(out, *folders)
     first = manifests[0]
     tokenizer = first.load_tokenizer()

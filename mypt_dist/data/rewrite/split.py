@@ -11,7 +11,7 @@ from mypt_dist.data.manifest import SPLITS, Counts, DatasetManifest, Splits
 from mypt_dist.data.progress import BytesDone, Progress
 from mypt_dist.data.rewrite.blocks import Block, dataset_blocks
 from mypt_dist.data.rewrite.documents import Documents, document_hashes, routed
-from mypt_dist.data.rewrite.draft import Draft, apart, draft
+from mypt_dist.data.rewrite.draft import Draft, apart, draft, require_no_rows
 from mypt_dist.errors import ConfigError
 
 MAX_PARTS = 256
@@ -29,6 +29,7 @@ def hold_out(
     if not 0 < val_fraction < 1:
         raise ConfigError(f"--val-fraction must be above 0 and below 1, got {val_fraction:g}")
     manifest = DatasetManifest.read(folder)
+    require_no_rows(folder, manifest, "split")
     apart(out, folder)
     # The training split is read twice, the second time one document behind: hashed first, then written.
     done = BytesDone(2 * manifest.bytes_of("train") + manifest.bytes_of("val"), progress)
@@ -68,6 +69,7 @@ def cut_in_parts(
     if not 2 <= parts <= MAX_PARTS:
         raise ConfigError(f"--parts must be 2 to {MAX_PARTS}, got {parts}")
     manifest = DatasetManifest.read(folder)
+    require_no_rows(folder, manifest, "split")
     apart(out, folder)
     done = BytesDone(manifest.bytes_of(*SPLITS), progress)
     tokenizer = manifest.load_tokenizer()

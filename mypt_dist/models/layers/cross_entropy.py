@@ -24,46 +24,57 @@ size; half of it costs 7 to 20 %, a quarter 11 to 25 %, because every chunk read
 gradient. With 320 ids it means 104 857 tokens, which is one chunk."""
 
 
-def cross_entropy_sum(hidden: Tensor, weight: Tensor, bias: Tensor | None, labels: Tensor) -> Tensor:
+def cross_entropy_sum(
+    hidden: Tensor, weight: Tensor, bias: Tensor | None, labels: Tensor, label_weights: Tensor | None = None
+) -> Tensor:
     """Nats over all learned labels of the logits ``hidden @ weight.T + bias``: a scalar in fp32, or fp64 for fp64.
 
-    ``hidden`` is (..., E), ``weight`` (V, E), ``bias`` (V,), ``labels`` (...) int64 in [0, V) or `IGNORE`. Products are
+    ``hidden`` is (..., E), ``weight`` (V, E), ``bias`` (V,), ``labels`` (...) int64 in [0, V) or `IGNORE`, and
+    ``label_weights`` (...) in fp32 multiply the nats of each label, or all weigh 1. Products are
     in autocast's dtype, or else in ``hidden``'s; the loss is in fp32, and so is the sum of the weight's gradient over
-    chunks. Can be differentiated once. Raises `ValueError` if there is not one label for each row of ``hidden``.
+    chunks. Can be differentiated once. Raises `ValueError` if there is not one label, and one weight if there are any,
+    for each row of ``hidden``.
     """
     if labels.shape != hidden.shape[:-1]:
         raise ValueError(f"labels of shape {tuple(labels.shape)} do not fit hidden states {tuple(hidden.shape)}")
+    if label_weights is not None and label_weights.shape != labels.shape:
+        raise ValueError(f"weights of shape {tuple(label_weights.shape)} do not fit labels {tuple(labels.shape)}")
     rows, targets = hidden.flatten(0, -2), labels.flatten()
+    weights = None if label_weights is None else label_weights.flatten()
     if _on_host(labels):
+        weights = None if weights is None else learned_rows(weights, targets)[0]
         rows, targets = learned_rows(rows, targets)
     else:
         rows = masked_rows(rows, targets)
     if not torch.is_grad_enabled():
         rows, weight, bias = rows.detach(), weight.detach(), None if bias is None else bias.detach()
-    loss: Tensor = ChunkedCrossEntropy.apply(rows, weight, bias, targets)  # type: ignore[no-untyped-call]
+    loss: Tensor = ChunkedCrossEntropy.apply(rows, weight, bias, targets, weights)  # type: ignore[no-untyped-call]
     return loss
 
 
 @torch.no_grad()
-def counted_cross_entropy(hidden: Tensor, weight: Tensor, bias: Tensor | None, labels: Tensor) -> Tensor:
+def counted_cross_entropy(
+    hidden: Tensor, weight: Tensor, bias: Tensor | None, labels: Tensor, label_weights: Tensor | None = None
+) -> Tensor:
     """(2,) in fp64: `cross_entropy_sum`, and how many learned labels are the likeliest token. No gradient."""
     rows, targets = learned_rows(hidden.flatten(0, -2), labels.flatten())
+    weights = None if label_weights is None else learned_rows(label_weights.flatten(), labels.flatten())[0]
     place, dtype = rows.device.type, rows.dtype
     if torch.is_autocast_enabled(place):
         dtype = torch.get_autocast_dtype(place)
     counts = rows.new_zeros(2, dtype=torch.float64)
     with torch.autocast(place, enabled=False):
         head = weight.to(dtype), None if bias is None else bias.to(dtype)
-        for chunk in _chunks(rows, targets, len(weight), dtype):
+        for chunk in _chunks(rows, targets, weights, len(weight), dtype):
             logits = F.linear(chunk.hidden, *head)
             at_label = logits.gather(1, chunk.labels)
-            nats = logits.to(_exact(dtype)).logsumexp(-1, keepdim=True) - at_label
+            nats = chunk.weighted(logits.to(_exact(dtype)).logsumexp(-1, keepdim=True) - at_label)
             counts += torch.stack((nats.double().sum(), (at_label >= logits.amax(-1, keepdim=True)).sum()))
     return counts
 
 
 def learned_rows(hidden: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """(N, E) and (N,) without what is ignored."""
+    """(N, ...) and (N,) without what is ignored."""
     learned = labels != IGNORE
     return (hidden, labels) if learned.all() else (hidden[learned], labels[learned])
 
@@ -84,16 +95,24 @@ class Chunk:
     """(n, 1), 0 where there is nothing to learn."""
     learned: Tensor
     """(n, 1), 1 or 0, in the dtype of the products."""
+    weights: Tensor | None
+    """(n, 1) of the loss, in the dtype of the loss; None: 1."""
+
+    def weighted(self, values: Tensor) -> Tensor:
+        """(n, ...) in the dtype of the loss, each row times its weight."""
+        return values if self.weights is None else values * self.weights
 
 
 class ChunkedCrossEntropy(torch.autograd.Function):
-    """`cross_entropy_sum` of rows (N, E) and labels (N,); rows with an ignored label must be zero.
+    """`cross_entropy_sum` of rows (N, E), labels (N,) and weights (N,); rows with an ignored label must be zero.
 
     Gradients are made of whatever requires one, although without autograd nobody could use them: detach it then.
     """
 
     @staticmethod
-    def forward(ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, labels: Tensor) -> Tensor:
+    def forward(  # noqa: PLR0913, PLR0917 - autograd knows tensors that come one by one
+        ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, labels: Tensor, weights: Tensor | None
+    ) -> Tensor:
         place, dtype = hidden.device.type, hidden.dtype
         if torch.is_autocast_enabled(place):
             dtype = torch.get_autocast_dtype(place)
@@ -101,7 +120,7 @@ class ChunkedCrossEntropy(torch.autograd.Function):
         loss = hidden.new_zeros((), dtype=_exact(dtype))
         with torch.autocast(place, enabled=False):
             head = weight.to(dtype), None if bias is None else bias.to(dtype)
-            for chunk in _chunks(hidden, labels, len(weight), dtype):
+            for chunk in _chunks(hidden, labels, weights, len(weight), dtype):
                 loss += _loss_of(chunk, *head, gradients)
         ctx.save_for_backward(gradients.hidden, gradients.weight, gradients.bias)
         return loss
@@ -111,7 +130,7 @@ class ChunkedCrossEntropy(torch.autograd.Function):
     def backward(ctx: Any, scale: Tensor) -> tuple[Tensor | None, ...]:
         # Not in place, which would save the memory of one weight: a graph may be walked twice. Autograd casts what is
         # returned to the dtype of what it is a gradient of.
-        return (*(None if gradient is None else gradient * scale for gradient in ctx.saved_tensors), None)
+        return (*(None if gradient is None else gradient * scale for gradient in ctx.saved_tensors), None, None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,13 +173,16 @@ def _on_host(labels: Tensor) -> bool:
     return labels.device.type == "cpu" and type(labels) is Tensor
 
 
-def _chunks(hidden: Tensor, labels: Tensor, vocab_size: int, dtype: torch.dtype) -> Iterator[Chunk]:
+def _chunks(
+    hidden: Tensor, labels: Tensor, weights: Tensor | None, vocab_size: int, dtype: torch.dtype
+) -> Iterator[Chunk]:
     size = max(1, CHUNK_ELEMENTS // vocab_size)
     for start in range(0, len(labels), size):
         place = slice(start, start + size)
         part = labels[place, None]
         ignored = part == IGNORE
-        yield Chunk(place, hidden[place].to(dtype), part.masked_fill(ignored, 0), (~ignored).to(dtype))
+        own = None if weights is None else weights[place, None].to(_exact(dtype))
+        yield Chunk(place, hidden[place].to(dtype), part.masked_fill(ignored, 0), (~ignored).to(dtype), own)
 
 
 def _loss_of(chunk: Chunk, weight: Tensor, bias: Tensor | None, gradients: Gradients) -> Tensor:
@@ -173,8 +195,8 @@ def _loss_of(chunk: Chunk, weight: Tensor, bias: Tensor | None, gradients: Gradi
     nats = highest.to(exact) - at_label.to(exact) - probabilities.amax(-1, keepdim=True).log()
     if gradients.wanted:
         errors = probabilities.scatter_(1, chunk.labels, probabilities.gather(1, chunk.labels) - 1)
-        gradients.add(chunk, errors.to(weight.dtype), weight)
-    return (nats * chunk.learned).sum()
+        gradients.add(chunk, chunk.weighted(errors).to(weight.dtype), weight)
+    return chunk.weighted(nats * chunk.learned).sum()
 
 
 def _put_product(place: Tensor, left: Tensor, right: Tensor) -> None:

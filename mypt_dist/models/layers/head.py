@@ -13,13 +13,19 @@ class Head(Linear):
     gather weights in hooks of exactly that call.
     """
 
-    def forward(self, x: Tensor, labels: Tensor | None = None, *, count_right: bool = False) -> Tensor:
+    def forward(
+        self,
+        x: Tensor,
+        labels: Tensor | None = None,
+        label_weights: Tensor | None = None,
+        *,
+        count_right: bool = False,
+    ) -> Tensor:
         """(..., E) to logits (..., V); with labels (...) to the sum of their cross-entropy, see `cross_entropy_sum`.
 
         ``count_right``: see `counted_cross_entropy`.
         """
         if labels is None:
             return super().forward(x)
-        if count_right:
-            return counted_cross_entropy(x, self.weight, self.bias, labels)
-        return cross_entropy_sum(x, self.weight, self.bias, labels)
+        loss = counted_cross_entropy if count_right else cross_entropy_sum
+        return loss(x, self.weight, self.bias, labels, label_weights)

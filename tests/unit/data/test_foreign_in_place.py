@@ -4,16 +4,29 @@ import importlib
 
 import numpy as np
 import pytest
-from foreign_files import ids_of, llmc, megatron, mypt_conversations, mypt_episodes, mypt_pretraining, mypt_sft, nanogpt
+from foreign_files import (
+    companion_of,
+    ids_of,
+    llmc,
+    megatron,
+    mypt_conversations,
+    mypt_episodes,
+    mypt_pretraining,
+    mypt_sft,
+    nanogpt,
+)
 from prepare_corpus import files_of, tokens_of
 
 import mypt_dist
+from mypt_dist.data.batch import IGNORE
 from mypt_dist.data.foreign import adopt, convert
 from mypt_dist.data.foreign.convert import ForeignOptions
 from mypt_dist.data.foreign.tokenizer import mypt_tokenizer
 from mypt_dist.data.in_place import index_places
 from mypt_dist.data.inspect import inspect_dataset
+from mypt_dist.data.loader import TokenGather
 from mypt_dist.data.manifest import DatasetManifest
+from mypt_dist.data.order import Order, SourceShape
 from mypt_dist.data.stream import Reading, TokenStream
 from mypt_dist.data.verify import verify_dataset
 from mypt_dist.errors import ConfigError, DataError
@@ -167,8 +180,17 @@ def test_masked_data_is_not_trained_on_as_if_there_were_no_mask(memory):
     tags = mypt_tokenizer("mypt-2025-12").specials
     mypt_sft(memory / "sft", mypt_conversations(1, 9, tags), mypt_conversations(2, 9, tags))
     convert(memory / "sft", memory / "ours", ForeignOptions(tokenizer="mypt-2025-12"))
-    with pytest.raises(ConfigError, match=r"whether and how it is learned \(mask, segments\)"):
-        TokenStream.open(memory / "ours", DatasetManifest.read(memory / "ours"), "train")
+    manifest = DatasetManifest.read(memory / "ours")
+    stream = TokenStream.open(memory / "ours", manifest, "train")
+    context = len(stream) - 1
+    batch = TokenGather([stream], manifest.load_tokenizer().byte_lengths(), manifest.vocab_size).batch(
+        Order([SourceShape("main", len(stream))], context=context, seed=0).samples(0, 1), context
+    )
+    mask = companion_of(memory / "ours", "train", "mask")
+    segments = companion_of(memory / "ours", "train", "segments")
+    learned = (mask[1:] == 1) & (segments[1:] == segments[:-1])
+    assert (batch.labels[0].numpy() != IGNORE).tolist() == learned.tolist()
+    assert 0 < batch.num_targets == learned.sum() < context
 
 
 def test_undescribed_data_is_refused_with_the_command_that_describes_it(memory, run_mapping):
