@@ -21,10 +21,14 @@ from mypt_dist.tokenizers.special import SPECIAL_NAMES
 pytestmark = [pytest.mark.multiproc, pytest.mark.timeout(1200)]
 
 SCRIPT = str(Path(__file__).parent / "start_and_tell.py")
+CHATS = [{"messages": [{"role": "user", "content": text}, {"role": "assistant", "content": "Yes."}]} for text in "ab"]
 FEW = ByteTokenizer({name: 256 + i for i, name in enumerate(SPECIAL_NAMES[:3])})
 # An odd number of rows, and of weights in each: pieces of shards begin within old and new rows alike.
 SOURCE = LlamaConfig(vocab_size=261, context=16, n_layer=2, n_head=3, head_dim=6, n_embd=13, mlp_hidden=23)
 TARGET = SOURCE.with_context(24).model_copy(update={"vocab_size": 320})
+
+FROZEN = ["embed*", "blocks.0.*", "blocks.1.attention*"]
+"""The embedding is the head, too; of the second block half is trained, of the first nothing."""
 
 
 @pytest.fixture(scope="module")
@@ -49,6 +53,10 @@ def start(engine: str, source: Path, dataset: Path, forked: Any, out: Path, froz
         "checkpoints": {"background": False},
         "trackers": [],
     }
+    if not frozen:
+        chats = out.with_suffix(".jsonl")
+        chats.write_text("".join(json.dumps(chat) + "\n" for chat in CHATS))
+        mapping["evaluation"] = {"answers": {"path": str(chats), "max_new_tokens": 5}}
     path = out.with_suffix(".json")
     path.write_text(json.dumps(mapping))
     forked(ranks, SCRIPT, str(path), **environment)
@@ -75,18 +83,30 @@ def test_every_engine_starts_from_the_same_weights(
                     covered[name] = covered.get(name, 0) + length
             assert covered[name] == p.numel(), name
     assert losses(run) == pytest.approx(losses(alone), rel=1e-5)
+    assert losses(run, "val/accuracy") == pytest.approx(losses(alone, "val/accuracy"), abs=0.02)
+    assert answers(run) == answers(alone)
+
+
+def answers(run: Path) -> Any:
+    """What the model answered at the end, which it could only if every rank made as many passes."""
+    table = json.loads((run / "answers/step-00000003.json").read_text())
+    assert [row[0] for row in table["data"]] == ["a", "b"]
+    return table
+
+
+@pytest.fixture(scope="module")
+def frozen_alone(source: Path, dataset: Path, forked: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return start("1", source, dataset, forked, tmp_path_factory.mktemp("frozen") / "run", FROZEN)
 
 
 @pytest.mark.parametrize("engine", ["DDP x2", "FSDP2 x2"])
 def test_frozen_weights_stay_on_every_engine(
-    engine: str, source: Path, dataset: Path, forked: Any, tmp_path: Path
+    engine: str, source: Path, frozen_alone: Path, dataset: Path, forked: Any, tmp_path: Path
 ) -> None:
-    # The embedding is the head, too; of the second block half is trained, of the first nothing.
-    frozen = ["embed*", "blocks.0.*", "blocks.1.attention*"]
-    runs = [start(one, source, dataset, forked, tmp_path / one, frozen) for one in ("1", engine)]
-    assert losses(runs[1]) == pytest.approx(losses(runs[0]), rel=1e-5)
-    assert losses(runs[1], "train/grad_norm") == pytest.approx(losses(runs[0], "train/grad_norm"), rel=1e-4)
-    with open_checkpoint(source) as old, open_checkpoint(runs[1]) as new:
+    run = start(engine, source, dataset, forked, tmp_path / "run", FROZEN)
+    for metric, error in (("train/loss", 1e-5), ("train/grad_norm", 1e-4)):
+        assert losses(run, metric) == pytest.approx(losses(frozen_alone, metric), rel=error)
+    with open_checkpoint(source) as old, open_checkpoint(run) as new:
         for name, entry in old.manifest.tensors.items():
             stays = name.startswith(("model/blocks.0.", "model/blocks.1.attention"))
             if name != "model/embed.weight":
