@@ -73,7 +73,10 @@ def source_of(start: StartFrom) -> tuple[Path, Manifest]:
     if not path.is_dir():
         raise ConfigError(f"start_from.path: there is no folder {path}")
     if not (path / "manifest.json").exists() and (path / "config.json").exists():
-        raise ConfigError(f"start_from.path: {path} is not a checkpoint of mypt-dist: convert it to one first")
+        raise ConfigError(
+            f"start_from.path: {path} is a model of another program: make a checkpoint of it first, with "
+            "mypt ckpt convert (MyPT, nanoGPT) or mypt ckpt import hf"
+        )
     try:
         return newest_manifest(path, healthy=True)
     except CheckpointError as error:

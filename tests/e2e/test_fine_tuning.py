@@ -89,17 +89,24 @@ def held_out(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def taught(base: Path, dataset: Path, held_out: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The base model after 200 conversations, in a longer context."""
-    folder = tmp_path_factory.mktemp("taught")
+def chats(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """200 conversations in packed rows."""
+    folder = tmp_path_factory.mktemp("chats")
     lines = write_lines(folder / "lines.jsonl", conversations(1, 200))
     prepare_chat([str(lines)], folder / "data", ChatSettings(context=96, tokenizer=str(dataset), val_fraction=0.1))
+    return folder / "data"
+
+
+@pytest.fixture(scope="module")
+def taught(base: Path, chats: Path, held_out: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The base model after these, in a longer context."""
+    folder = tmp_path_factory.mktemp("taught")
     return run_of(
         folder,
         "taught",
         start_from={"path": str(base)},
         model={"context": 96, "dropout": 0.0},
-        data={"path": str(folder / "data")},
+        data={"path": str(chats)},
         optimizer={"type": "adamw", "lr": 5e-3},
         train=schedule(150),
         evaluation={"answers": {"path": str(held_out), "count": 10, "max_new_tokens": 24}},
@@ -172,3 +179,23 @@ def test_a_logged_chat_with_a_document_is_trained_on(
     origin = manifest(run, 6).origin
     assert origin is not None
     assert (origin["run"], origin["origin"]["run"]) == ("taught", "base")  # type: ignore[index,call-overload]
+
+
+def test_text_is_replayed_among_conversations_by_weight(
+    taught: Path, chats: Path, dataset: Path, tmp_path: Path
+) -> None:
+    sources = {"chats": {"path": str(chats), "weight": 3}, "text": {"path": str(dataset), "weight": 1}}
+    run = run_of(
+        tmp_path,
+        "replay",
+        start_from={"path": str(taught)},
+        data={"sources": sources},
+        optimizer={"type": "adamw", "lr": 1e-3},
+        train=schedule(4, log_every=4),
+        evaluation={"by_source": True},
+    )
+    positions = {name: entry["samples"] for name, entry in manifest(run, 4).sources.items()}  # type: ignore[index,call-overload]
+    assert positions == {"chats": 24, "text": 8}
+    (measured,) = [row for row in read_metrics(run) if "val/text/loss" in row]
+    # What is measured of conversations is what is learned of them.
+    assert measured["val/chats/loss"] < measured["val/text/loss"]

@@ -153,7 +153,7 @@ def test_where_nothing_can_be_started_from_the_run_file_is_wrong(tmp_path: Path)
     (tmp_path / "hub").mkdir()
     (tmp_path / "hub/config.json").write_text("{}")
     (tmp_path / "empty").mkdir()
-    for path, why in (("nowhere", "there is no folder"), ("hub", "convert"), ("empty", "no checkpoint in")):
+    for path, why in (("nowhere", "there is no folder"), ("hub", "mypt ckpt import hf"), ("empty", "no checkpoint in")):
         with pytest.raises(ConfigError, match=rf"start_from\.path: .*{why}"):
             started(tmp_path / path, tmp_path)
 

@@ -7,10 +7,14 @@ from typing import Any
 
 import pytest
 import requests
+from mlflow import MlflowClient
 
+from mypt_dist.tracking.mlflow_sender.happenings import Scene, tell
 from mypt_dist.tracking.mlflow_sender.mlflow_store import MlflowStore, _root, artifact_location
 from mypt_dist.tracking.mlflow_sender.payload import Dataset, Point
+from mypt_dist.tracking.mlflow_sender.redone import Redone
 from mypt_dist.tracking.mlflow_sender.remote import RUN_UID, Refused, RunGone, Unreachable
+from mypt_dist.tracking.mlflow_sender.state import SenderState
 
 # MLflow's own use of SQLAlchemy.
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
@@ -204,3 +208,14 @@ def test_an_error_without_words_is_named() -> None:
     assert _root(KeyError()) == "KeyError"
     assert _root(OSError(28, "No space left on device")) == "No space left on device"
     assert _root(ValueError("one\ntwo")) == "one"
+
+
+def test_mlflow_reads_a_table_of_answers_as_one(store: MlflowStore, run_id: str, folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "answers").mkdir()
+    name = "answers/step-00000005.json"
+    (tmp_path / name).write_text('{"columns": ["question", "answer"], "data": [["a?", "A"], ["b?", "B"]]}')
+    tell({"kind": "table", "path": name}, Scene(store, run_id, tmp_path, Redone({}), {}), SenderState())
+    client = MlflowClient(f"sqlite:///{folder}/mlflow.db")
+    experiment = client.get_run(run_id).info.experiment_id
+    table = client.load_table(experiment, name, run_ids=[run_id])
+    assert table.to_dict("list") == {"question": ["a?", "b?"], "answer": ["A", "B"]}
