@@ -210,12 +210,17 @@ def test_an_error_without_words_is_named() -> None:
     assert _root(ValueError("one\ntwo")) == "one"
 
 
-def test_mlflow_reads_a_table_of_answers_as_one(store: MlflowStore, run_id: str, folder: Path, tmp_path: Path) -> None:
+def test_mlflow_reads_a_table_of_answers_as_one(
+    store: MlflowStore, run_id: str, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Its client looks for tables in the store of this variable, whatever store the client is of.
+    uri = f"sqlite:///{folder}/mlflow.db"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
     (tmp_path / "answers").mkdir()
     name = "answers/step-00000005.json"
     (tmp_path / name).write_text('{"columns": ["question", "answer"], "data": [["a?", "A"], ["b?", "B"]]}')
     tell({"kind": "table", "path": name}, Scene(store, run_id, tmp_path, Redone({}), {}), SenderState())
-    client = MlflowClient(f"sqlite:///{folder}/mlflow.db")
+    client = MlflowClient(uri)
     experiment = client.get_run(run_id).info.experiment_id
     table = client.load_table(experiment, name, run_ids=[run_id])
     assert table.to_dict("list") == {"question": ["a?", "b?"], "answer": ["A", "B"]}
