@@ -170,8 +170,11 @@ class StartReader:
     def _beginning(self, name: str, saved: tuple[int, ...], dtype: torch.dtype) -> Tensor:
         """Of a row that means nothing yet: (E,), or (1,) of a bias."""
         if name not in self._beginnings:
-            mean = _mean_row(self._plain, name, saved, self.known, dtype)
-            self._beginnings[name] = mean if name.startswith("model/") else torch.zeros_like(mean)
+            self._beginnings[name] = (
+                _mean_row(self._plain, name, saved, self.known, dtype)
+                if name.startswith("model/")
+                else torch.zeros(math.prod(saved[1:]), dtype=dtype)
+            )
         return self._beginnings[name]
 
 

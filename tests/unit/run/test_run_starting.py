@@ -173,6 +173,13 @@ def test_moments_are_kept_on_request_and_only_of_the_same_optimizer(
     kept = {"path": str(base), "optimizer": "kept"}
     run = begin(tmp_path / "kept", run_mapping, "train.steps=1", start_from=kept)
     assert weights(run, 1)["optimizer/step/embed.weight"] == torch.tensor(7.0).numpy().tobytes()
+    with open_checkpoint(base) as checkpoint:
+        into = torch.empty(384 * 32)
+        name, saved = "optimizer/exp_avg/embed.weight", torch.empty(320 * 32)
+        StartReader(checkpoint, {"embed.weight"}, 274)(name, (384, 32), 0, into)
+        reader(checkpoint)(name, (320, 32), 0, saved)
+    assert torch.equal(into, torch.cat((saved, torch.zeros(64 * 32)))), "new tokens have no history"
+    assert saved.abs().sum() > 0
     with pytest.raises(ConfigError, match=r"start_from\.optimizer: kept: .* has the state of adamw, .* wants muon"):
         begin(tmp_path / "muon", run_mapping, start_from=kept, optimizer={"type": "muon"})
     with pytest.raises(ConfigError, match=r"start_from\.optimizer: kept: .* has the state of None"):
