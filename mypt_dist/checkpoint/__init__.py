@@ -4,7 +4,7 @@ from mypt_dist.checkpoint.agreement import NotAgreedError
 from mypt_dist.checkpoint.background import BackgroundSaves, Dropped, Outcome, Saved, Share
 from mypt_dist.checkpoint.cadence import Cadence, best_interval_s, in_steps
 from mypt_dist.checkpoint.canary import Canary, canary_problem
-from mypt_dist.checkpoint.catalog import Summary, list_checkpoints, open_checkpoint, verify_checkpoint
+from mypt_dist.checkpoint.catalog import Summary, list_checkpoints, newest_manifest, open_checkpoint, verify_checkpoint
 from mypt_dist.checkpoint.config import CheckpointConfig
 from mypt_dist.checkpoint.ephemeral import is_ephemeral, marked
 from mypt_dist.checkpoint.files import Disk, Files
@@ -65,6 +65,7 @@ __all__ = [
     "list_checkpoints",
     "marked",
     "mirrored",
+    "newest_manifest",
     "open_checkpoint",
     "remedy",
     "verify_checkpoint",

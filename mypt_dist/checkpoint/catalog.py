@@ -2,11 +2,12 @@
 
 import logging
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from mypt_dist.checkpoint.files import Disk
 from mypt_dist.checkpoint.layout import MANIFEST, StepFolder, parse_step
-from mypt_dist.checkpoint.manifest import CorruptError
+from mypt_dist.checkpoint.manifest import CorruptError, Manifest
 from mypt_dist.checkpoint.mapped import MappedFiles
 from mypt_dist.checkpoint.reading import Checkpoint
 from mypt_dist.checkpoint.verify import check_content, check_structure, patiently
@@ -90,6 +91,27 @@ def open_checkpoint(path: Path, disk: Disk | None = None) -> Checkpoint:
                 raise
             log.warning("%s; looking for an older one", error)
     raise CheckpointError(f"no valid checkpoint in {path}")
+
+
+def newest_manifest(path: Path, disk: Disk | None = None, *, healthy: bool = False) -> tuple[Path, Manifest]:
+    """Folder and manifest of a checkpoint: ``path`` itself, or the newest of a run's folder that seems whole.
+
+    Hashes no tensors. ``healthy``: of a run's folder, one whose manifest says so. Raises `CheckpointError` when there
+    is none, when the one named is corrupt, or when one can not be read just now.
+    """
+    disk = disk or Disk()
+    folders, named = _find(disk, path)
+    for folder in folders:
+        try:
+            manifest = patiently(disk, str(folder), partial(check_structure, disk, folder))
+        except CorruptError as error:
+            if named:
+                raise
+            log.warning("%s; looking for an older one", error)
+            continue
+        if named or manifest.healthy or not healthy:
+            return folder, manifest
+    raise CheckpointError(f"no valid{' and healthy' if healthy else ''} checkpoint in {path}")
 
 
 def verify_checkpoint(path: Path, disk: Disk | None = None) -> list[str]:

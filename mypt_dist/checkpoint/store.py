@@ -113,6 +113,19 @@ class CheckpointStore:
             raise error.as_error(CheckpointError, f"no checkpoint of {self.root} is used") from error
         return None
 
+    def lent(self, name: str) -> Checkpoint:
+        """The checkpoint in folder ``name``, for others than its run: verified as by `latest`, and never changed.
+
+        A collective. Raises `CheckpointError` on every rank when it is corrupt or can not be read.
+        """
+        try:
+            found = self._verified(self.root / name, healthy=False)
+        except NotAgreedError as error:
+            raise error.as_error(CheckpointError, f"{self.root / name} is not used") from error
+        if isinstance(found, Checkpoint):
+            return found
+        raise CorruptError(str(self.root / name), found)
+
     def set_back(self, step: int) -> list[str]:
         """Go back to the checkpoint of ``step``: put every later one aside. The names they had. A collective.
 

@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from mypt_dist import __version__
-from mypt_dist.cli import ckpt, data, doctor, generate, launch, plan, presets, rehearse, runs, train
+from mypt_dist.cli import chat, ckpt, data, doctor, generate, launch, plan, presets, rehearse, runs, train
 
 app = typer.Typer(
     name="mypt",
@@ -37,6 +37,7 @@ app.command("plan")(plan.plan)
 app.command("doctor")(doctor.doctor)
 app.command("rehearse")(rehearse.rehearse)
 app.command("generate")(generate.generate)
+app.command("chat")(chat.chat)
 app.add_typer(data.app, name="data")
 app.add_typer(ckpt.app, name="ckpt")
 app.add_typer(presets.app, name="presets")

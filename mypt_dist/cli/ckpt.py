@@ -2,6 +2,7 @@
 
 import json
 import time
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
@@ -58,9 +59,9 @@ def show(path: Run, as_json: JsonOption = False) -> None:
         "samples": f"{manifest.samples:,}",
         "order hash": manifest.order_hash,
         "written by": f"{manifest.world_size} ranks ({manifest.engine.get('name')})",
-        "origin": _origin(manifest.origin),
         "code": f"{manifest.code.get('version')} {manifest.code.get('commit') or ''}",
         "model": json.dumps(manifest.run.get("model")),
+        "started from": _origin(manifest.origin),
         "sources": json.dumps(manifest.sources),
         "weights": json.dumps(manifest.data.get("stretches")),
         "metrics": ", ".join(f"{name} {value:.4g}" for name, value in sorted(manifest.metrics.items())),
@@ -76,11 +77,14 @@ def show(path: Run, as_json: JsonOption = False) -> None:
     print_table(["", ""], [[key, value] for key, value in facts.items()])
 
 
-def _origin(origin: dict[str, Any] | None) -> str:
-    """Where weights that were not trained here came from."""
-    if origin is None:
-        return "trained here"
-    return json.dumps({key: value for key, value in origin.items() if key not in ("files", "settings")})
+def _origin(origin: Mapping[str, Any] | None) -> str:
+    """One line for each checkpoint that the weights come from, the nearest first."""
+    if not origin:
+        return "random weights"
+    if "program" in origin:
+        return f"{origin['path']}, of {origin['program']} ({origin['generation']})"
+    before = origin.get("origin")
+    return f"{origin['path']}" + (f", which was started from {_origin(before)}" if before else "")
 
 
 @app.command()

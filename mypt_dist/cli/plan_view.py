@@ -18,7 +18,8 @@ def plan_lines(plan: "Plan") -> Iterator[str]:
     """The whole plan, line by line."""
     topology, device = plan.forecast.way.topology, plan.forecast.device
     ranks = _count(topology.ranks, f"{device.upper()} rank")
-    yield f"{plan.name}: {plan.parameters:,} parameters, {plan.precision}, {topology.engine} on {ranks}"
+    frozen = f" ({plan.frozen:,} frozen)" if plan.frozen else ""
+    yield f"{plan.name}: {plan.parameters:,} parameters{frozen}, {plan.precision}, {topology.engine} on {ranks}"
     yield ""
     yield from _states(plan)
     yield ""

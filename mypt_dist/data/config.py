@@ -5,7 +5,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from mypt_dist.config import Config, SafeName, Sha256
+from mypt_dist.config import Config, SafeName, SafePath, Sha256
 from mypt_dist.data.order import Shuffle
 from mypt_dist.data.place import DatasetPlace
 from mypt_dist.data.remote.config import CacheConfig
@@ -150,7 +150,20 @@ class EvaluationSet(Config):
     """Always the same ones, spread evenly over the split."""
 
 
-METRICS = ("loss", "ppl", "bpb")
+class AnswersConfig(Config):
+    """Held-out conversations whose last answer the model is to give itself, in every evaluation."""
+
+    path: SafePath
+    """A file of conversations, a line each, in any format that ``mypt data prepare-chat`` reads."""
+    count: int = Field(default=8, ge=1, le=256)
+    """The first so many of them. Each costs a pass over its tokens for every new one."""
+    max_new_tokens: int = Field(default=64, ge=1)
+    """Of an answer; it is then cut, and does not count as well-formed."""
+    template: str = "mypt"
+    """A template's name, or a file: that of the training data."""
+
+
+METRICS = ("loss", "ppl", "bpb", "accuracy", "format")
 """Of every evaluation: no set can be called so, since a tracker may keep ``val/loss`` in a file of this name."""
 
 
@@ -162,6 +175,8 @@ class EvaluationConfig(Config):
     each source."""
     sets: dict[SourceName, EvaluationSet] = {}
     """Further datasets, by name."""
+    answers: AnswersConfig | None = None
+    """Ask the model itself: ``val/format`` says how many answers are as taught, and a table of all is kept."""
 
     @model_validator(mode="after")
     def _names_are_free(self) -> Self:

@@ -71,6 +71,7 @@ class Zero(Trainable):
 
     def __init__(self, accelerator: Accelerator, model: nn.Module, optimizer: Optimizer, recipe: StepRecipe) -> None:
         _refuse_whole_matrices(optimizer)
+        _refuse_frozen(model)
         self._rank, self._ranks = accelerator.process_index, accelerator.num_processes
         if recipe.hold_gradients:
             raise ConfigError("train.hold_gradients: true: ZeRO decides itself; remove it or use FSDP2")
@@ -197,6 +198,14 @@ class Zero(Trainable):
                 _, offset, padded = zero.grad_position[zero.get_param_id(parameter)]
                 start = self._rank * padded
                 yield parameter, partition, offset, start, min(padded, math.prod(parameter.ds_shape) - start)
+
+
+def _refuse_frozen(model: nn.Module) -> None:
+    if not all(parameter.requires_grad for parameter in model.parameters()):
+        raise ConfigError(
+            "train.freeze: ZeRO has fp32 weights of what it trains alone, and others would be saved rounded to 16 "
+            "bits: use DDP or FSDP2 (launch/accelerate/ddp.yaml, fsdp2.yaml)"
+        )
 
 
 def _refuse_whole_matrices(optimizer: Optimizer) -> None:

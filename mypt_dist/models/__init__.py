@@ -1,7 +1,7 @@
 """Architectures. A new one is a package here that registers a `ModelConfig`."""
 
 from abc import abstractmethod
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from pydantic import Field
 
@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 
 class ModelConfig(Component):
     """What every architecture has. The sizes are those of the literature."""
+
+    POSITION_KEYS: ClassVar[tuple[str, ...]] = ()
+    """Settings that another context may change without new weights."""
 
     vocab_size: int | None = Field(default=None, ge=2)
     """Rows of the embedding. Null: the tokenizer's vocabulary, rounded up to a multiple of 64."""
@@ -37,6 +40,19 @@ class ModelConfig(Component):
     def with_vocabulary(self, size: int) -> Self:
         """The same model with its vocabulary settled, if it was left open for a tokenizer of ``size`` ids."""
         return self if self.vocab_size is not None else self.model_copy(update={"vocab_size": -(-size // 64) * 64})
+
+    def settled(self) -> Self:
+        """The same with every size written out that is null because it follows from others."""
+        return self
+
+    def with_context(self, context: int) -> Self:
+        """The same weights for windows of another length. Raises `ValueError` where they have no place for it."""
+        if context > self.context:
+            raise ValueError(
+                f"context {context} is longer than the {self.context} positions that the model has learned: "
+                "only rotary ones (model.type: llama) can be stretched"
+            )
+        return self.model_copy(update={"context": context})
 
     @abstractmethod
     def build(self) -> "CausalLM":

@@ -68,7 +68,7 @@ def assign(
     followed = first_matches(parameters, rules)
     useless = [i for i in range(len(rules)) if i not in followed.values()]
     if useless:
-        raise ConfigError("\n".join(_useless(i, rules, list(parameters), _other_names(model)) for i in useless))
+        raise ConfigError("\n".join(_useless(i, rules, list(parameters), unmatchable(model)) for i in useless))
     members = []
     for name, parameter in parameters.items():
         settings, rule = default(parameter), followed.get(name)
@@ -99,7 +99,7 @@ def param_groups(members: Sequence[Member]) -> list[dict[str, Any]]:
     ]
 
 
-def _other_names(model: "nn.Module") -> dict[str, str]:
+def unmatchable(model: "nn.Module") -> dict[str, str]:
     """Names of parameters that cannot be matched, with the reason."""
     reasons: dict[str, str] = {}
     first: dict[int, str] = {}
@@ -123,7 +123,11 @@ def _useless(index: int, rules: Sequence[GroupRule], names: Sequence[str], other
     for name, reason in others.items():
         if fnmatchcase(name, pattern):
             return f"{key} matches no trainable parameter: {name} {reason}"
+    return f"{key} matches no trainable parameter, near it are {near_kinds(pattern, names)}"
+
+
+def near_kinds(pattern: str, names: Sequence[str]) -> str:
+    """The three patterns most like ``pattern`` that would match some of ``names``."""
     # Layers differ in their number only, and one of each kind says more than three numbers.
     kinds = dict.fromkeys(".".join("*" if part.isdigit() else part for part in name.split(".")) for name in names)
-    near = difflib.get_close_matches(pattern, kinds, n=3, cutoff=0.0)
-    return f"{key} matches no trainable parameter, near it are {', '.join(near)}"
+    return ", ".join(difflib.get_close_matches(pattern, kinds, n=3, cutoff=0.0))

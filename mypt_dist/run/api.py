@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mypt_dist.config import load_mapping, validate, with_overrides
+from mypt_dist.config import load_mapping, with_overrides
 from mypt_dist.generation import generate_text
 from mypt_dist.generation.sampling import sampling_from
 from mypt_dist.run.build import Outcome
@@ -24,9 +24,7 @@ def train(
     Raises a `MyptError` for anything that is the user's, the data's or the disk's fault.
     """
     mapping = dict(run) if isinstance(run, Mapping) else load_mapping(str(run))
-    config = validate(
-        RunConfig, with_overrides(mapping, overrides), "the run" if isinstance(run, Mapping) else str(run)
-    )
+    config = RunConfig.of(with_overrides(mapping, overrides), "the run" if isinstance(run, Mapping) else str(run))
     return run_training(config, allow_changes=allow_changes)
 
 

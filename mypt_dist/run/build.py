@@ -3,7 +3,7 @@
 import logging
 import os
 import signal
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +23,7 @@ from mypt_dist.errors import Interrupted
 from mypt_dist.launch.topology import promised_ranks
 from mypt_dist.models import ModelConfig
 from mypt_dist.models.layers.causal_lm import CausalLM
+from mypt_dist.optim.freezing import freeze
 from mypt_dist.redact import scrub, without_url_secrets
 from mypt_dist.run.batching import batch_shape
 from mypt_dist.run.canary import CanaryBatch
@@ -36,12 +37,15 @@ from mypt_dist.run.main_rank import before_ranks_meet, on_main
 from mypt_dist.run.observer import RunObserver
 from mypt_dist.run.plan.watch import memory_watch
 from mypt_dist.run.provenance import code_version
+from mypt_dist.run.questions import fingerprint, fixed_questions
 from mypt_dist.run.record import RunRecord, told
 from mypt_dist.run.resume import changed_content, changed_settings, check_changes, completed, past_of
 from mypt_dist.run.same_start import require_same_start, start_facts
 from mypt_dist.run.saving import run_saving
+from mypt_dist.run.starting import Start, starting_point
 from mypt_dist.run.templates import recorded_template
 from mypt_dist.run.watching import RunWatch
+from mypt_dist.training.answers import Answers, Questions, ask_all
 from mypt_dist.training.damage import together
 from mypt_dist.training.evaluate import evaluate_all
 from mypt_dist.training.loop import Trainer
@@ -49,6 +53,7 @@ from mypt_dist.training.signals import STOP, ControlFiles, StopRequest
 from mypt_dist.training.state import TrainState
 from mypt_dist.training.stragglers import Stragglers
 from mypt_dist.training.throughput import Phases, peak_flops
+from mypt_dist.world import JSON
 
 log = logging.getLogger(__name__)
 
@@ -87,6 +92,28 @@ class Parts:
     canary: CanaryBatch
     flops_per_token: int
     parameters: int
+    frozen: int
+    """Of the parameters."""
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """All that is measured at a step besides training itself."""
+
+    engine: Engine
+    parts: Parts
+    questions: Questions | None
+    stopping: Callable[[], bool]
+    keep: Callable[[int, Answers], None]
+
+    def __call__(self, step: int) -> dict[str, float]:
+        module = self.parts.trainable.module
+        metrics = evaluate_all(self.engine, module, self.parts.evaluations, self.stopping)
+        if self.questions is None:
+            return metrics
+        answers = ask_all(self.engine, module, self.questions, self.stopping)
+        self.keep(step, answers)
+        return {**metrics, **answers.metrics()}
 
 
 def train(config: RunConfig, *, allow_changes: Sequence[str] = ()) -> Outcome:
@@ -100,13 +127,13 @@ def train(config: RunConfig, *, allow_changes: Sequence[str] = ()) -> Outcome:
         stack.enter_context(stop.listening())
         # What can be refused without a process group is refused before one: all ranks see the same files.
         with before_ranks_meet():
-            config, data = _opened(config)
+            config, data, start, questions = _opened(config)
         stack.callback(data.supply.close)
 
         engine = _connect(config, watch)
         stack.callback(engine.close)
         logs.install(engine.rank)
-        require_same_start(engine, start_facts(config, data, engine.topology))
+        require_same_start(engine, start_facts(config, data, engine.topology, _by_content(start, questions)))
         lock = _take_folder(config.folder, engine, watch, stop)
         stack.callback(lock.release)
         store = CheckpointStore(
@@ -120,13 +147,13 @@ def train(config: RunConfig, *, allow_changes: Sequence[str] = ()) -> Outcome:
         parts = _build(config, data, order, engine, watch)
         stack.callback(parts.loader.close)
 
-        record = RunRecord(config, engine, data, parts.parameters)
+        record = RunRecord(config, engine, data, (parts.parameters, parts.frozen), _origin(found, start))
         damage = damage_book(config, data, engine, found, record)
         checkpointing = Checkpointing(
             store=store,
             engine=engine,
             trainable=parts.trainable,
-            describe={**_description(config, data), "lock_token": lock.token},
+            describe={**_description(config, data), "lock_token": lock.token, "origin": record.origin},
             tokenizer=data.tokenizer.state(),
             positions=order.positions,
             past=order.course.past,
@@ -138,9 +165,9 @@ def train(config: RunConfig, *, allow_changes: Sequence[str] = ()) -> Outcome:
         # Laid out before the state is loaded: throw-away passes must find throw-away moments.
         parts.trainable.settle(torch.zeros(parts.shape.tokens, dtype=torch.int64, device=engine.device))
         watch.enter("restore")
-        state = _first_state(found, checkpointing, parts.canary, config.train.seed)
+        state = _first_state(found, start, checkpointing, parts.canary, config.train.seed)
         checkpointing.note_changes(changes)
-        _announce(config, engine, parts, state)
+        _announce(config, engine, parts, state, None if found else start)
         together(engine, lambda: data.look_ahead(order, parts.shape, state.samples), "the data of the first steps")
 
         stack.enter_context(mirrored(store.root, config.checkpoints, engine))
@@ -153,7 +180,7 @@ def train(config: RunConfig, *, allow_changes: Sequence[str] = ()) -> Outcome:
             engine=engine,
             trainable=parts.trainable,
             loader=parts.loader,
-            evaluate=lambda: evaluate_all(engine, parts.trainable.module, parts.evaluations, stop.stopping),
+            evaluate=Evaluation(engine, parts, questions, stop.stopping, record.answered),
             saving=saving,
             observer=observer,
             stop=stop,
@@ -169,14 +196,26 @@ def train(config: RunConfig, *, allow_changes: Sequence[str] = ()) -> Outcome:
         return Outcome(state, config.train.steps, config.folder, wish.signal_number)
 
 
-def _opened(config: RunConfig) -> tuple[RunConfig, RunData]:
-    """The datasets of a run, and the run as they settle it. Raises `ConfigError` and `DataError`."""
+def _opened(config: RunConfig) -> tuple[RunConfig, RunData, Start | None, Questions | None]:
+    """The datasets of a run, the run as they settle it, what a new run starts from, and what evaluations ask.
+
+    Raises `ConfigError`, `DataError`, and `CheckpointError` for a corrupt one to start from.
+    """
     config = config.with_sources()
-    data = open_data(config.data, config.model, config.evaluation)
-    config = config.model_copy(update={"model": config.model.with_vocabulary(data.tokenizer.vocab_size)})
+    data = open_data(config.data, config.open_model(), config.evaluation)
+    config = config.with_vocabulary(data.tokenizer.vocab_size)
     batch_shape(config.train, config.model.context, 0, promised_ranks(os.environ))
     data.check_cache(config.train, config.model.context)
-    return config, data
+    questions = fixed_questions(config.evaluation.answers, data.tokenizer, config.model.context)
+    return config, data, starting_point(config, data.tokenizer), questions
+
+
+def _by_content(start: Start | None, questions: Questions | None) -> dict[str, JSON]:
+    """Files that a run reads besides its datasets, by what is in them."""
+    return {
+        "the checkpoint to start from": start.manifest.sha256 if start else None,
+        "the conversations of evaluation.answers": fingerprint(questions),
+    }
 
 
 def _connect(config: RunConfig, watch: RunWatch) -> Engine:
@@ -213,6 +252,7 @@ def _build(config: RunConfig, data: RunData, order: Order, engine: Engine, watch
     torch.manual_seed(config.train.seed)
     model = config.model.build()
     flops, parameters = model.flops_per_token(shape.context), sum(p.numel() for p in model.parameters())
+    frozen = freeze(model, config.train.freeze)
     if config.train.compile:
         compile_blocks(model)
     optimizer = config.optimizer.build(model)
@@ -234,16 +274,27 @@ def _build(config: RunConfig, data: RunData, order: Order, engine: Engine, watch
         engine, lambda: gather.batch(order.samples(order.first_known, 1), shape.context), "the first window"
     )
     canary = CanaryBatch(first, trainable, engine, config.train.precision)
-    return Parts(trainable, shape, loader, evaluations, canary, flops, parameters)
+    return Parts(trainable, shape, loader, evaluations, canary, flops, parameters, frozen)
 
 
-def _first_state(found: Checkpoint | None, checkpointing: Checkpointing, canary: CanaryBatch, seed: int) -> TrainState:
-    """Where the run stands: at the checkpoint that was found, or at its beginning."""
+def _origin(found: Checkpoint | None, start: Start | None) -> dict[str, JSON] | None:
+    """Where the weights come from, for the manifests: a resumed run knows it from its own."""
+    if found:
+        return found.manifest.origin
+    return start.origin() if start else None
+
+
+def _first_state(
+    found: Checkpoint | None, start: Start | None, checkpointing: Checkpointing, canary: CanaryBatch, seed: int
+) -> TrainState:
+    """Where the run stands: at the checkpoint that was found, or at its beginning, with the weights of ``start``."""
     engine, state = checkpointing.engine, TrainState()
     if found:
         with found:
             state = checkpointing.restore(found)
         canary.check(found.manifest)
+    elif start:
+        start.load(engine, checkpointing.trainable)
     if not found or found.manifest.world_size != engine.size:
         # Ranks must not drop the same units, nor repeat those of an earlier part of the run.
         torch.manual_seed(int(derive_key(seed, "dropout", engine.rank, state.step)[0]))
@@ -315,11 +366,18 @@ def _vocab_size(model: ModelConfig) -> int:
     return model.vocab_size
 
 
-def _announce(config: RunConfig, engine: Engine, parts: Parts, state: TrainState) -> None:
+def _announce(config: RunConfig, engine: Engine, parts: Parts, state: TrainState, start: Start | None) -> None:
+    if start:
+        log.info("starting from %s (%s, step %d)", start.folder, start.manifest.run.get("name"), start.manifest.step)
+        table = start.table()
+        widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+        for row in table:
+            log.info("  %s", "  ".join(map(str.ljust, row, widths)).rstrip())
     log.info(
-        "%s: %s parameters on %d %s ranks (%s, %s), %s tokens a step%s",
+        "%s: %s parameters%s on %d %s ranks (%s, %s), %s tokens a step%s",
         config.name,
         f"{parts.parameters:,}",
+        f", {parts.frozen:,} of them frozen," if parts.frozen else "",
         engine.size,
         engine.device.type,
         engine.name,

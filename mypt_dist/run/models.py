@@ -42,8 +42,15 @@ def load_model(path: str | Path) -> CausalLM:
 
 def load_for_generation(path: str | Path) -> tuple[CausalLM, Tokenizer]:
     """The model of `load_model`, and the tokenizer it was trained with."""
+    model, tokenizer, _ = load_with_origin(path)
+    return model, tokenizer
+
+
+def load_with_origin(path: str | Path) -> tuple[CausalLM, Tokenizer, dict[str, Any]]:
+    """As `load_for_generation`, and which checkpoint it was: ``model``, its folder, and ``step``."""
     with open_checkpoint(Path(path)) as checkpoint:
-        return _build(checkpoint), tokenizer_of(checkpoint)
+        told = {"model": str(checkpoint.folder), "step": checkpoint.manifest.step}
+        return _build(checkpoint), tokenizer_of(checkpoint), told
 
 
 def get_model_info(path: str | Path) -> dict[str, Any]:
@@ -62,6 +69,7 @@ def get_model_info(path: str | Path) -> dict[str, Any]:
         "tokens": manifest.tokens,
         "metrics": manifest.metrics,
         "data": manifest.data,
+        "origin": manifest.origin,
         "code": manifest.code,
     }
 

@@ -20,6 +20,7 @@ from mypt_dist.run.resume import flatten
 from mypt_dist.tracking import Tracker
 from mypt_dist.tracking.journal import Journal
 from mypt_dist.tracking.system import SystemSampler
+from mypt_dist.training.answers import Answers
 from mypt_dist.training.signals import Wish
 from mypt_dist.training.state import TrainState
 from mypt_dist.world import JSON
@@ -27,13 +28,25 @@ from mypt_dist.world import JSON
 log = logging.getLogger(__name__)
 
 RUN_FILE = "run.json"
+ANSWERS = "answers"
+"""Folder of the tables."""
 
 
 class RunRecord:
     """What is told to the journal, and through it to every tracker."""
 
-    def __init__(self, config: RunConfig, engine: Engine, data: RunData, parameters: int) -> None:
+    def __init__(
+        self,
+        config: RunConfig,
+        engine: Engine,
+        data: RunData,
+        parameters: tuple[int, int],
+        origin: dict[str, JSON] | None = None,
+    ) -> None:
+        """``parameters``: how many numbers, and how many of them are frozen."""
         self._config, self._engine, self._data, self._parameters = config, engine, data, parameters
+        self.origin = origin
+        """The checkpoint that the weights were started from, as manifests tell it."""
         self._trackers: list[Tracker] = []
         self._status, self._reason = "failed", "the process ended unexpectedly"
         self.journal: Journal | None = None
@@ -85,6 +98,14 @@ class RunRecord:
             self.journal.event("checkpoint", step=state.step, manifest=str(manifest))
             log.info("step %d  saved %s", state.step, os.path.relpath(folder))
 
+    def answered(self, step: int, answers: Answers) -> None:
+        """Keep what the model answered at ``step`` as a table of its own."""
+        if self.journal is not None:
+            file = Path(ANSWERS) / f"step-{step:08}.json"
+            (self._config.folder / ANSWERS).mkdir(exist_ok=True)
+            _write_whole(self._config.folder / file, json.dumps(answers.table(), ensure_ascii=False) + "\n")
+            self.journal.event("table", step=step, path=file.as_posix())
+
     def ended(self, state: TrainState, wish: Wish, exhausted: End | None) -> None:
         """The loop came to its end, perhaps because of ``exhausted`` sources."""
         steps = self._config.train.steps
@@ -100,10 +121,11 @@ class RunRecord:
             self._status, self._reason = "finished", f"all {steps} steps done"
 
     def _start_event(self, resumed: Checkpoint | None, flops_per_token: int) -> dict[str, JSON]:
-        config, code = self._config, code_version()
+        config, code, origin = self._config, code_version(), self.origin
         params: dict[str, JSON] = {
             **flatten(config.model_dump(mode="json", exclude={"about", "trackers"})),
-            "parameters": self._parameters,
+            "parameters": self._parameters[0],
+            "frozen_parameters": self._parameters[1],
             "flops_per_token": flops_per_token,
             "tokens_per_step": config.train.batch_size * config.model.context,
         }
@@ -115,6 +137,7 @@ class RunRecord:
             "mypt.preset": ",".join(config.extends),
             "mypt.data": self._data.fingerprint,
             "mypt.tokenizer": self._data.tokenizer.kind,
+            "mypt.origin": f"{origin['run']} step {origin['step']} {str(origin['sha256'])[:12]}" if origin else "",
             "mlflow.source.git.commit": code["commit"],
         }
         datasets: list[JSON] = [

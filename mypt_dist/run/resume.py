@@ -11,8 +11,12 @@ from mypt_dist.data.interleave import quotas
 from mypt_dist.errors import CheckpointError, ConfigError
 from mypt_dist.run.config import RunConfig
 
-FIXED = ("model", "data", "optimizer.type", "train.seed", "train.batch_size")
+FIXED = ("model", "start_from", "data", "optimizer.type", "train.freeze", "train.seed", "train.batch_size")
 """A change of these makes another run: it needs --allow-change, and is recorded in the next manifests."""
+
+STARTED = ("start_from", "train.freeze")
+"""Of these, what even permission does not change in a run that has saved: weights came from there, moments are missing
+or left over."""
 
 FREE = (
     "about",
@@ -111,6 +115,11 @@ def check_changes(changes: Mapping[str, tuple[Any, Any]], allowed: Sequence[str]
     ``remedies``: settings that would undo a change of the data, if they are known.
     """
     refused = {key: both for key, both in changes.items() if is_fixed(key) and not is_allowed(key, allowed)}
+    started = [key for key in changes if _within(key, STARTED) and is_allowed(key, allowed)]
+    if started:
+        raise ConfigError(
+            f"--allow-change {started[0]}: a run that has saved keeps it; begin another with start_from.path=THIS_RUN"
+        )
     if refused:
         raise ConfigError(
             "\n".join(

@@ -15,14 +15,18 @@ CODE = ("version", "commit", "dirty", "torch", "accelerate", "deepspeed", "numpy
 """What computes. Other packages may differ from machine to machine."""
 
 
-def start_facts(config: RunConfig, data: RunData, topology: Topology) -> dict[str, JSON]:
-    """What decides what a run computes, by the name that a user knows it by. Data counts by content, not by path."""
+def start_facts(config: RunConfig, data: RunData, topology: Topology, further: Mapping[str, JSON]) -> dict[str, JSON]:
+    """What decides what a run computes, by the name that a user knows it by. Paths count by what is there.
+
+    ``further``: what was read from files that are no datasets.
+    """
     code = code_version()
     settings = flatten(config.model_dump(mode="json", exclude={"about"}))
     return {
-        **{key: value for key, value in settings.items() if not _is_data_path(key)},
+        **{key: value for key, value in settings.items() if not _is_path(key)},
         "the dataset's content": data.fingerprint,
         **{f"the content of evaluation.sets.{name}": one.fingerprint for name, one in data.measured.items()},
+        **further,
         **{f"code: {key}": code[key] for key in CODE},
         **{f"launch file: {key}": value for key, value in asdict(topology).items()},
     }
@@ -58,5 +62,8 @@ def _difference(key: str, told: list[dict[str, JSON]]) -> str:
     return f"  {key}: {first!r} on rank 0, {told[others[0]].get(key)!r} on rank {others[0]}{more}"
 
 
-def _is_data_path(key: str) -> bool:
-    return key == "data.path" or (key.startswith(("data.sources.", "evaluation.sets.")) and key.endswith(".path"))
+def _is_path(key: str) -> bool:
+    """Of what is compared by content."""
+    return key in ("data.path", "start_from.path", "evaluation.answers.path") or (
+        key.startswith(("data.sources.", "evaluation.sets.")) and key.endswith(".path")
+    )

@@ -44,7 +44,10 @@ def _describe_file(schema: dict[str, Any]) -> None:
     schema["properties"]["$schema"] = {"type": "string"}
     # A file that extends another gets from it what it leaves out.
     schema["if"] = {"required": ["extends"]}
-    schema["else"] = {"required": schema.pop("required", [])}
+    required = schema.pop("required", [])
+    started = {"required": [key for key in required if key != "model"]}
+    # So does the model of a run that starts from another.
+    schema["else"] = {"if": {"required": ["start_from"]}, "then": started, "else": {"required": required}}
     for part in schema["$defs"].values():
         part.pop("required", None)
 

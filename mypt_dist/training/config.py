@@ -22,6 +22,8 @@ class TrainConfig(Config):
     """Of matrix products. Master weights and moments are fp32 always. The default is right everywhere, if slow."""
     max_grad_norm: float = Field(default=1.0, gt=0)
     """The gradient of the global batch is scaled down to this norm."""
+    freeze: tuple[Annotated[str, Field(min_length=1)], ...] = ()
+    """Patterns on names of parameters that stay as they are, such as ``embed*`` or ``blocks.[0-5].*``."""
     schedule: ScheduleConfig = ScheduleConfig()
     log_every: int = Field(default=10, ge=1)
     eval_every: int = Field(default=250, ge=1)

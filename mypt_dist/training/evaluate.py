@@ -33,13 +33,14 @@ def evaluate(
     stopping: Callable[[], bool] = lambda: False,
     prefix: str = "val",
 ) -> dict[str, float]:
-    """``val/loss`` in nats per token, ``val/ppl``, ``val/bpb`` in bits per byte; the model is left in training mode.
+    """``val/loss`` in nats per token, ``val/ppl``, ``val/bpb`` in bits per byte, ``val/accuracy``: how many of the
+    learned tokens are the likeliest. The model is left in training mode.
 
     Of the tokens that are learned, each with its weight, as the loss in training is.
 
     Nothing if ``stopping`` says on any rank that the run is about to end: a deadline does not wait for a measurement.
     """
-    total = torch.zeros((), dtype=torch.float64)
+    total = torch.zeros(2, dtype=torch.float64)
     batches = together(engine, windows.batches, "evaluation")
     # Where weights are sharded, forward passes are collectives.
     with evaluating(model), torch.no_grad(), peers_may_be_lost():
@@ -48,11 +49,14 @@ def evaluate(
             if number % ASK_EVERY == 0 and engine.sum(stopping())[0]:
                 return {}
             there = batch.to(engine.device)
-            total += model(there.input_ids, **there.keywords()).double().cpu()
-    loss, weight, num_bytes = engine.sum(
-        float(total), sum(batch.divisor for batch in batches), windows.num_bytes(batches)
+            total += model(there.input_ids, **there.keywords(), count_right=True).cpu()
+    nats, right, weight, targets, num_bytes = engine.sum(
+        *total.tolist(),
+        sum(batch.divisor for batch in batches),
+        sum(batch.num_targets for batch in batches),
+        windows.num_bytes(batches),
     )
-    return language_metrics(prefix, loss, weight, num_bytes)
+    return {**language_metrics(prefix, nats, weight, num_bytes), f"{prefix}/accuracy": right / max(targets, 1)}
 
 
 @contextmanager
@@ -78,4 +82,5 @@ def _exp(loss: float) -> float:
     return math.exp(loss) if loss < 700 else math.inf
 
 
-Evaluate = Callable[[], dict[str, float]]
+Evaluate = Callable[[int], dict[str, float]]
+"""Metrics after so many steps."""

@@ -188,7 +188,7 @@ class Trainer:
         done = state.step == config.steps or self.loader.exhausted(state.samples) is not None
         if state.step % config.eval_every == 0 or done:
             with self.phases.paused("evaluate"):
-                self._report(state, finite(state.step, self.evaluate()))
+                self._report(state, finite(state.step, self.evaluate(state.step)))
         if state.step % config.guard.compare_every == 0 or (saving and not last):
             with self.phases.paused("save"):
                 self._compare_replicas(state)

@@ -20,7 +20,7 @@ class CausalLM(nn.Module):
     """Positions the model can attend to, in tokens."""
 
     @abstractmethod
-    def forward(
+    def forward(  # noqa: PLR0913 - engines gather weights in hooks of exactly this call
         self,
         input_ids: Tensor,
         cache: KVCache | None = None,
@@ -28,12 +28,14 @@ class CausalLM(nn.Module):
         labels: Tensor | None = None,
         segment_ids: Tensor | None = None,
         label_weights: Tensor | None = None,
+        count_right: bool = False,
     ) -> Tensor:
         """(B, T) int64 ids to (B, T, V) logits, or to the loss of ``labels``.
 
         With ``labels``, (B, T) int64 that are already shifted, -100 where there is nothing to learn: the sum of the
         cross-entropy over learned labels, in nats, a scalar in fp32. The logits of the whole batch are never made.
-        ``label_weights``, (B, T) in fp32, or the bits of that as int32, multiply the loss of each label.
+        ``label_weights``, (B, T) in fp32, or the bits of that as int32, multiply the loss of each label. With
+        ``count_right`` also how many learned labels are the likeliest token, (2,) in fp64, without a gradient.
 
         With ``segment_ids``, (B, T) int64 that grow along a row: tokens see those of their own segment only, and
         positions start again with each. With a cache, the ids continue what it holds: they attend to it and are added

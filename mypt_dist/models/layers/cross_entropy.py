@@ -54,6 +54,27 @@ def cross_entropy_sum(
     return loss
 
 
+@torch.no_grad()
+def counted_cross_entropy(
+    hidden: Tensor, weight: Tensor, bias: Tensor | None, labels: Tensor, label_weights: Tensor | None = None
+) -> Tensor:
+    """(2,) in fp64: `cross_entropy_sum`, and how many learned labels are the likeliest token. No gradient."""
+    rows, targets = learned_rows(hidden.flatten(0, -2), labels.flatten())
+    weights = None if label_weights is None else learned_rows(label_weights.flatten(), labels.flatten())[0]
+    place, dtype = rows.device.type, rows.dtype
+    if torch.is_autocast_enabled(place):
+        dtype = torch.get_autocast_dtype(place)
+    counts = rows.new_zeros(2, dtype=torch.float64)
+    with torch.autocast(place, enabled=False):
+        head = weight.to(dtype), None if bias is None else bias.to(dtype)
+        for chunk in _chunks(rows, targets, weights, len(weight), dtype):
+            logits = F.linear(chunk.hidden, *head)
+            at_label = logits.gather(1, chunk.labels)
+            nats = chunk.weighted(logits.to(_exact(dtype)).logsumexp(-1, keepdim=True) - at_label)
+            counts += torch.stack((nats.double().sum(), (at_label >= logits.amax(-1, keepdim=True)).sum()))
+    return counts
+
+
 def learned_rows(hidden: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     """(N, ...) and (N,) without what is ignored."""
     learned = labels != IGNORE

@@ -41,7 +41,7 @@ class Decoder(CausalLM):
     def embedded(self, input_ids: Tensor, positions: Tensor) -> tuple[Tensor, Rotation | None]:
         """The residual stream's start, (B, T, E), and the turns of queries and keys, if positions are told that way."""
 
-    def forward(
+    def forward(  # noqa: PLR0913 - engines gather weights in hooks of exactly this call
         self,
         input_ids: Tensor,
         cache: KVCache | None = None,
@@ -49,10 +49,14 @@ class Decoder(CausalLM):
         labels: Tensor | None = None,
         segment_ids: Tensor | None = None,
         label_weights: Tensor | None = None,
+        count_right: bool = False,
     ) -> Tensor:
         """See `CausalLM.forward`."""
         hidden = self.hidden(input_ids, cache, segment_ids)
-        result: Tensor = self.head(hidden) if labels is None else self.head(hidden, labels, label_weights)
+        if labels is None:
+            logits: Tensor = self.head(hidden)
+            return logits
+        result: Tensor = self.head(hidden, labels, label_weights, count_right=count_right)
         return result
 
     def hidden(self, input_ids: Tensor, cache: KVCache | None = None, segment_ids: Tensor | None = None) -> Tensor:

@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from mypt_dist.models.layers.cross_entropy import cross_entropy_sum
+from mypt_dist.models.layers.cross_entropy import counted_cross_entropy, cross_entropy_sum
 from mypt_dist.models.layers.weights import Linear
 
 
@@ -13,8 +13,19 @@ class Head(Linear):
     gather weights in hooks of exactly that call.
     """
 
-    def forward(self, x: Tensor, labels: Tensor | None = None, label_weights: Tensor | None = None) -> Tensor:
-        """(..., E) to logits (..., V); with labels (...) to the sum of their cross-entropy, see `cross_entropy_sum`."""
+    def forward(
+        self,
+        x: Tensor,
+        labels: Tensor | None = None,
+        label_weights: Tensor | None = None,
+        *,
+        count_right: bool = False,
+    ) -> Tensor:
+        """(..., E) to logits (..., V); with labels (...) to the sum of their cross-entropy, see `cross_entropy_sum`.
+
+        ``count_right``: see `counted_cross_entropy`.
+        """
         if labels is None:
             return super().forward(x)
-        return cross_entropy_sum(x, self.weight, self.bias, labels, label_weights)
+        loss = counted_cross_entropy if count_right else cross_entropy_sum
+        return loss(x, self.weight, self.bias, labels, label_weights)

@@ -1,6 +1,6 @@
 """Llama's architecture: rotary positions, RMSNorm, SwiGLU, grouped-query attention."""
 
-from typing import TYPE_CHECKING, Literal, Self
+from typing import TYPE_CHECKING, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 @MODELS.register
 class LlamaConfig(ModelConfig):
     """A decoder as Llama (Touvron et al., 2023, arXiv:2302.13971), with Qwen3's optional norms of queries and keys."""
+
+    POSITION_KEYS: ClassVar[tuple[str, ...]] = ("rope_theta", "rope_scale")
 
     type: Literal["llama"] = "llama"
     n_kv_head: int | None = Field(default=None, ge=1)
@@ -65,6 +67,18 @@ class LlamaConfig(ModelConfig):
             f"n_embd {self.n_embd} / n_head {self.n_head} gives heads of odd width {self.head_width}, but rotary "
             f"positions turn pairs: {legal}, or head_dim be set"
         )
+
+    def settled(self) -> Self:
+        sizes = {"n_kv_head": self.kv_heads, "head_dim": self.head_width, "mlp_hidden": self.hidden}
+        return self.model_copy(update=sizes)
+
+    def with_context(self, context: int) -> Self:
+        """See `ModelConfig.with_context`. Positions beyond those learned are squeezed in between them.
+
+        Linear interpolation (Chen et al., 2023, arXiv:2306.15595); it wants some hundred steps of training.
+        """
+        longer = max(1.0, context / self.context)
+        return self.model_copy(update={"context": context, "rope_scale": self.rope_scale * longer})
 
     def build(self) -> "CausalLM":
         from mypt_dist.models.llama.module import Llama  # noqa: PLC0415 - a run file is checked without torch

@@ -100,7 +100,7 @@ def data(config: "RunConfig") -> Result:
     """Whether the datasets can be opened and go with the model."""
     from mypt_dist.run.data import open_data  # noqa: PLC0415 - loads torch
 
-    found = open_data(config.data, config.model, config.evaluation)
+    found = open_data(config.data, config.open_model(), config.evaluation)
     found.check_cache(config.train, config.model.context)
     tokens = sum(manifest.splits.train.tokens for manifest in found.manifests.values())
     return ok(f"{tokens:,} tokens, {found.tokenizer.kind} tokenizer of {found.tokenizer.vocab_size:,} ids")
@@ -116,8 +116,7 @@ def checkpoint_bytes(config: "RunConfig | None") -> int | None:
 
         source = next(iter(config.data.named_sources().values()))
         vocabulary = config.model.vocab_size or read_manifest(source.path).vocab_size
-        sized = config.model_copy(update={"model": config.model.with_vocabulary(vocabulary)})
-        elements = sum(parameter.elements for parameter in Forecaster(sized, "cpu").parameters)
+        elements = sum(p.elements for p in Forecaster(config.with_vocabulary(vocabulary), "cpu").parameters)
     except Exception:  # noqa: BLE001 - what is wrong with the run file is told by the checks that are about it
         return None
     return elements * BYTES_PER_PARAMETER

@@ -127,7 +127,7 @@ class Forecaster:
 
     def _survey(self) -> tuple[tuple[Parameter, ...], int]:
         if self._surveys is None:
-            self._surveys = survey(self.config.model, self.config.optimizer)
+            self._surveys = survey(self.config.model, self.config.optimizer, self.config.train.freeze)
         return self._surveys
 
     def _model(self, checkpointing: bool) -> "ModelConfig":
@@ -137,6 +137,8 @@ class Forecaster:
         optimizer, train = self.config.optimizer.type_name(), self.config.train
         if topology.zero_stage and optimizer == "muon":
             raise ConfigError("optimizer.type: muon does not go with ZeRO, which cuts matrices: use DDP or FSDP2")
+        if topology.zero_stage and train.freeze:
+            raise ConfigError("train.freeze does not go with ZeRO: use DDP or FSDP2")
         if topology.zero_stage and train.precision == "fp8":
             raise ConfigError("train.precision: fp8 does not go with ZeRO: use bf16, or FSDP2 or DDP")
         if topology.zero_stage and train.hold_gradients:

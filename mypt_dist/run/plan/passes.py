@@ -4,7 +4,7 @@
 and optimizer state are left out, because how much of them a rank holds is the engine's affair: see `states`.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch._subclasses import FakeTensorMode
 from torch.autograd.graph import _engine_run_backward
 
+from mypt_dist.optim.freezing import freeze
 from mypt_dist.run.plan.allocations import Allocations
 from mypt_dist.run.plan.kernels import Kernels
 from mypt_dist.run.plan.states import Parameter, Unit
@@ -71,14 +72,21 @@ class Pass:
         return max(moment.place for moment in self.moments)
 
 
-def survey(model: "ModelConfig", optimizer: "OptimizerConfig") -> tuple[tuple[Parameter, ...], int]:
-    """Every parameter with the optimizer state that belongs to it, and the bytes an update needs for itself."""
+def survey(
+    model: "ModelConfig", optimizer: "OptimizerConfig", frozen: Sequence[str] = ()
+) -> tuple[tuple[Parameter, ...], int]:
+    """Every parameter with the optimizer state that belongs to it, and the bytes an update needs for itself.
+
+    ``frozen``: patterns on the names of those that are not trained.
+    """
     with _without_data(gpu=False):
         module = model.build()
+        freeze(module, frozen)
         stepper = optimizer.build(module)
         groups = {id(p): number for number, group in enumerate(stepper.param_groups) for p in group["params"]}
-        for parameter in module.parameters():
-            parameter.grad = torch.zeros_like(parameter)
+        for group in stepper.param_groups:
+            for parameter in group["params"]:
+                parameter.grad = torch.zeros_like(parameter)
         stepper.step()
         state = {id(p): list(values.values()) for p, values in stepper.state.items()}
         products = (part for part in module.modules() if isinstance(part, nn.Linear))
@@ -89,10 +97,11 @@ def survey(model: "ModelConfig", optimizer: "OptimizerConfig") -> tuple[tuple[Pa
                 shape=tuple(p.shape),
                 place=place,
                 unit=unit,
-                moments=sum(t.element_size() for t in state[id(p)] if t.ndim),
-                counters=sum(t.nbytes for t in state[id(p)] if not t.ndim),
-                optimizer_group=groups[id(p)],
+                moments=sum(t.element_size() for t in state.get(id(p), ()) if t.ndim),
+                counters=sum(t.nbytes for t in state.get(id(p), ()) if not t.ndim),
+                optimizer_group=groups.get(id(p), len(stepper.param_groups)),
                 multiplied=id(p) in multiplied,
+                trained=id(p) in groups,
             )
             for name, p, place, unit in _placed(module)
         )

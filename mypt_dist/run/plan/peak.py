@@ -68,7 +68,8 @@ def replicated(parameters: Sequence[Parameter], layout: Layout, traced: Pass, st
     in_buckets = whole if layout.topology.engine == "ddp" else 0
     for moment, done in with_done(traced):
         beside = _beside_buckets(step.micro_batches, moment, whole, done) if in_buckets else 0
-        accumulated = in_buckets + beside if in_buckets else whole if step.micro_batches > 1 else done
+        # What was traced trains everything.
+        accumulated = in_buckets + beside if in_buckets else whole if step.micro_batches > 1 else min(done, whole)
         yield replace(always, when=named(moment, traced), gradients=accumulated, activations=moment.live)
     yield replace(always, when="update", gradients=whole, activations=step.update)
 

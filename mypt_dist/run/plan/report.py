@@ -44,6 +44,8 @@ class Plan:
     name: str
     precision: str
     parameters: int
+    frozen: int
+    """Of the parameters."""
     forecast: Forecast
     batches: Batches
     buffers: dict[str, int]
@@ -76,6 +78,7 @@ class Plan:
             "name": self.name,
             "precision": self.precision,
             "parameters": self.parameters,
+            "frozen_parameters": self.frozen,
             "topology": asdict(forecast.way.topology),
             "device": forecast.device,
             "memory": {
@@ -156,6 +159,7 @@ def plan_run(
         name=config.name,
         precision=config.train.precision,
         parameters=sum(p.elements for p in forecaster.parameters),
+        frozen=sum(p.elements for p in forecaster.parameters if not p.trained),
         forecast=forecast,
         batches=run,
         buffers=buffers(forecaster.parameters, forecaster.layout(topology)),
@@ -205,7 +209,7 @@ def _with_vocabulary(config: "RunConfig", data: _Data) -> "RunConfig":
                 ]
             )
         )
-    return config.model_copy(update={"model": config.model.with_vocabulary(data.vocabulary or 0)})
+    return config.with_vocabulary(data.vocabulary or 0)
 
 
 def _flops_per_token(config: "RunConfig") -> int:
@@ -229,6 +233,10 @@ def _remarks(config: "RunConfig", run: Batches, device: Device) -> list[str]:
         found.append(f"source {name} would be read {epochs:.2f} times, max_epochs is {cap:g}: refused")
     if config.train.compile:
         found.append("train.compile: forecast without it; compiled blocks keep less")
+    if config.train.freeze:
+        found.append(
+            "train.freeze: activations are forecast as if everything were trained; a frozen beginning keeps less"
+        )
     if config.train.precision == "fp8":
         found.append("train.precision: fp8 is forecast as bf16")
     if device == "gpu":

@@ -32,10 +32,8 @@ class UnitSize:
     """Bytes of the shard in that type, if it is another than the shard's."""
     flat: int
     """Bytes of all ranks' gradients in fp32, padding included."""
-
-    @property
-    def reduced(self) -> int:
-        return self.shard * FP32
+    reduced: int
+    """Bytes of this rank's share of them."""
 
 
 def fully_sharded(
@@ -70,6 +68,7 @@ def _units(parameters: Sequence[Parameter], layout: Layout) -> list[UnitSize]:
     units = []
     for (_, place, kind), unit in sorted(members.items()):
         shard = sum(padded_elements(p, topology.shards) for p in unit)
+        trained = sum(padded_elements(p, topology.shards) for p in unit if p.trained)
         whole = shard * topology.shards * compute
         units.append(
             UnitSize(
@@ -77,9 +76,10 @@ def _units(parameters: Sequence[Parameter], layout: Layout) -> list[UnitSize]:
                 stays=kind in ("root", "tail") or not topology.reshard_after_forward,
                 shard=shard,
                 whole=whole,
-                gradient=sum(p.elements for p in unit) * compute,
+                gradient=sum(p.elements for p in unit if p.trained) * compute,
                 cast=shard * compute if compute != FP32 else 0,
-                flat=shard * topology.shards * FP32,
+                flat=trained * topology.shards * FP32,
+                reduced=trained * FP32,
             )
         )
     return units

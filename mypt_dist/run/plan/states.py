@@ -25,7 +25,7 @@ the root, which has everything else."""
 
 @dataclass(frozen=True, slots=True)
 class Parameter:
-    """A trainable parameter; a tied one stands once."""
+    """A parameter; a tied one stands once."""
 
     name: str
     shape: tuple[int, ...]
@@ -39,6 +39,8 @@ class Parameter:
     optimizer_group: int
     multiplied: bool = True
     """Whether it belongs to a matrix product."""
+    trained: bool = True
+    """Whether it has a gradient and, by that, moments."""
 
     @property
     def elements(self) -> int:
@@ -136,7 +138,7 @@ def states(parameters: Sequence[Parameter], layout: Layout, rank: int = 0) -> St
     return States(
         Bytes(
             weights=elements * FP32,
-            gradients=elements * FP32,
+            gradients=sum(p.elements for p in parameters if p.trained) * FP32,
             optimizer=sum(p.elements * p.moments + p.counters for p in parameters),
         )
     )
@@ -162,13 +164,14 @@ def padded_elements(parameter: Parameter, shards: int) -> int:
 
 def _fully_sharded(parameters: Iterable[Parameter], topology: Topology, rank: int) -> States:
     shards = topology.shards
-    weights = moments = 0
+    weights = gradients = moments = 0
     for p in parameters:
         weights += padded_elements(p, shards) * FP32
+        gradients += padded_elements(p, shards) * FP32 if p.trained else 0
         # The optimizer makes its state like the rows that are there, without padding.
         moments += rows(p, shards, rank) * (p.elements // p.shape[0]) * p.moments + p.counters
     # Gradients are views of the flat result of a reduce-scatter, padding included.
-    held = Bytes(weights=weights, gradients=weights, optimizer=moments)
+    held = Bytes(weights=weights, gradients=gradients, optimizer=moments)
     return States(Bytes(), held) if topology.offload_parameters else States(held)
 
 

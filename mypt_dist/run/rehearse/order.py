@@ -7,7 +7,7 @@ from mypt_dist.run.data import open_data
 
 def order_hash(config: RunConfig, steps: int) -> str:
     """What the manifest of step ``steps`` must say, on any number of ranks and after any number of resumes."""
-    order = open_data(config.data, config.model).order(config.train, config.model.context)
+    order = open_data(config.data, config.open_model()).order(config.train, config.model.context)
     size, folded = config.train.batch_size, GENESIS
     for step in range(steps):
         folded = chain(folded, order.samples(step * size, size))

@@ -1,8 +1,9 @@
 """The same run, small: everything that can break is kept, what only takes time is made less. A pure function."""
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -82,9 +83,11 @@ def scaled(
         update={
             "out": OUT,
             "extends": (),
-            "model": small_model(config.model, config.optimizer),
+            "model": small_model(config.model, config.optimizer, config.train.freeze),
+            # It has another shape than what is to be started from.
+            "start_from": None,
             "data": _data(config, datasets),
-            "evaluation": _changed(config.evaluation, sets={}),
+            "evaluation": _changed(config.evaluation, sets={}, answers=None),
             "train": small_train(config, world, half=half),
             "trackers": tuple(_tracker(tracker, tracker_uri) for tracker in config.trackers),
         }
@@ -132,15 +135,18 @@ def small_train(config: RunConfig, world: World, *, half: bool) -> TrainConfig:
     )
 
 
-def small_model(model: ModelConfig, optimizer: OptimizerConfig) -> ModelConfig:
-    """Narrow and short, with as many layers as the rules of ``optimizer`` name. What cannot be made small stays."""
+def small_model(model: ModelConfig, optimizer: OptimizerConfig, frozen: Sequence[str] = ()) -> ModelConfig:
+    """Narrow and short, with as many layers as the rules of ``optimizer`` and the patterns of what is ``frozen`` name.
+
+    What cannot be made small stays.
+    """
     narrow = {**_widths(model), "context": min(model.context, CONTEXT)}
     for layers in range(min(LAYERS, model.n_layer), model.n_layer + 1):
         try:
             small = _changed(model, **narrow, n_layer=layers)
         except ValueError:
             return model
-        if _rules_match(small, optimizer):
+        if _rules_match(small, optimizer, frozen):
             return small
     return model
 
@@ -161,18 +167,19 @@ def _widths(model: ModelConfig) -> dict[str, int]:
     return {**found, "n_head": heads, "n_embd": width}
 
 
-def _rules_match(model: ModelConfig, optimizer: OptimizerConfig) -> bool:
-    """Whether every rule of the optimizer finds its parameters."""
+def _rules_match(model: ModelConfig, optimizer: OptimizerConfig, frozen: Sequence[str]) -> bool:
+    """Whether every rule of the optimizer and every pattern of what is frozen finds its parameters."""
     import torch  # noqa: PLC0415 - only where there are rules
 
     from mypt_dist.optim.groups import first_matches  # noqa: PLC0415 - as torch
 
     rules = getattr(optimizer, "groups", ())
-    if not rules:
+    if not rules and not frozen:
         return True
     with torch.device("meta"):
         names = [name for name, _ in model.model_copy(update={"vocab_size": 64}).build().named_parameters()]
-    return set(first_matches(names, rules).values()) == set(range(len(rules)))
+    found = all(any(fnmatchcase(name, pattern) for name in names) for pattern in frozen)
+    return found and set(first_matches(names, rules).values()) == set(range(len(rules)))
 
 
 def _data(config: RunConfig, datasets: Mapping[str, DatasetPlace]) -> Any:

@@ -170,7 +170,7 @@ def _weigh(config: "RunConfig", vocabulary: int) -> tuple[int | None, str | None
     if config.model.vocab_size is None and not vocabulary:
         return None, None
     try:
-        parameters, _ = survey(config.model.with_vocabulary(vocabulary), config.optimizer)
+        parameters, _ = survey(config.with_vocabulary(vocabulary).model, config.optimizer, config.train.freeze)
     except ConfigError as error:
         return None, str(error)
     return sum(p.elements * (4 + p.moments) + p.counters for p in parameters), None

@@ -25,6 +25,10 @@ STATUS: Final = {
 """MLflow has three words for an end; the exact one is the tag ``mypt.status``."""
 
 
+TABLES: Final = "mlflow.loggedArtifacts"
+MAX_TABLES: Final = 50
+"""The newest that are shown as such: a tag has room for some hundred. All of them are among the files."""
+
 FILE_ATTEMPTS: Final = 3
 """How often a file may fail although the server answers other requests."""
 
@@ -130,6 +134,16 @@ def _artifact(event: Mapping[str, Any], scene: Scene, state: SenderState) -> Sen
     return send_file(scene, state, event["path"])
 
 
+def _table(event: Mapping[str, Any], scene: Scene, state: SenderState) -> SenderState:
+    """A file, and the tag by which MLflow shows it as a table, as `MlflowClient.log_table` does."""
+    path = Path(event["path"])
+    state = send_file(scene, state, event["path"])
+    earlier = sorted(p.name for p in (scene.run_dir / path.parent).glob("*.json") if p.name <= path.name)
+    tables = [{"path": (path.parent / name).as_posix(), "type": "table"} for name in earlier[-MAX_TABLES:]]
+    tag(scene, {TABLES: json.dumps(tables)})
+    return state
+
+
 def _finish(event: Mapping[str, Any], scene: Scene, state: SenderState) -> SenderState:
     status = str(event["status"])
     tag(scene, {"mypt.status": status, "mypt.reason": event.get("reason") or ""})
@@ -168,5 +182,6 @@ _HANDLERS: Final[dict[str, Callable[[Mapping[str, Any], Scene, SenderState], Sen
     "checkpoint": _checkpoint,
     "rollback": _rollback,
     "artifact": _artifact,
+    "table": _table,
     "finish": _finish,
 }

@@ -12,7 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from mypt_dist.data.batch import IGNORE
 from mypt_dist.models.layers import cross_entropy
-from mypt_dist.models.layers.cross_entropy import cross_entropy_sum
+from mypt_dist.models.layers.cross_entropy import counted_cross_entropy, cross_entropy_sum
 from mypt_dist.models.layers.head import Head
 
 BATCH, LENGTH, WIDTH, VOCAB = 3, 20, 16, 37
@@ -261,3 +261,23 @@ def _one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("size", CHUNKS.values(), ids=CHUNKS)
+@pytest.mark.parametrize("autocast", [False, True])
+def test_counting_gives_the_loss_and_the_likeliest_tokens(
+    size: int, autocast: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cross_entropy, "CHUNK_ELEMENTS", size)
+    given = inputs()
+    # Some labels that are right, which random ones are not.
+    best = F.linear(given["hidden"], given["weight"], given["bias"]).argmax(-1)
+    labels = torch.where(torch.arange(LENGTH) % 3 == 0, best, given["labels"]).where(given["labels"] != IGNORE, IGNORE)
+    given = {**given, "labels": labels}
+    with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+        nats, right = counted_cross_entropy(**given).tolist()
+        expected = float(cross_entropy_sum(**given).detach())
+        likeliest = F.linear(given["hidden"], given["weight"], given["bias"]).argmax(-1)
+    assert nats == pytest.approx(expected, rel=1e-5)
+    assert right == int((likeliest == labels).sum()) > 10
+    assert counted_cross_entropy(**{**given, "labels": torch.full_like(labels, IGNORE)}).tolist() == [0, 0]

@@ -1,11 +1,13 @@
 """Files never hold numbers up, and a run ends as it ended even if nobody said so."""
 
+import json
 from pathlib import Path
 
 import pytest
 from tracking_fakes import Clock, FakeRemote, finish, ship_all, shipper_of, start, train
 
 from mypt_dist.tracking.journal import Journal
+from mypt_dist.tracking.mlflow_sender import happenings
 from mypt_dist.tracking.mlflow_sender.remote import Unreachable
 
 
@@ -137,3 +139,18 @@ def test_a_deleted_run_cannot_be_killed(tmp_path: Path, journal: Journal, clock:
     (tmp_path / "a.txt").write_text("")
     with pytest.raises(Unreachable):
         shipper.retry_skipped()
+
+
+def test_tables_are_sent_and_the_newest_are_named_as_such(
+    tmp_path: Path, journal: Journal, clock: Clock, remote: FakeRemote, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(happenings, "MAX_TABLES", 2)
+    (tmp_path / "answers").mkdir()
+    names = [f"answers/step-{step:08}.json" for step in (5, 10, 15)]
+    for name in names:
+        (tmp_path / name).write_text('{"columns": ["answer"], "data": [["Yes."]]}')
+        journal.event("table", step=5, path=name)
+    ship_all(shipper_of(tmp_path, remote))
+    assert [*remote.only.files] == names
+    tables = [{"path": name, "type": "table"} for name in names[1:]]
+    assert json.loads(remote.only.tags["mlflow.loggedArtifacts"]) == tables

@@ -12,9 +12,11 @@ from mlflow.artifacts import download_artifacts
 
 from mypt_dist.errors import ConfigError
 from mypt_dist.tracking.mlflow_sender import mlflow_store
+from mypt_dist.tracking.mlflow_sender.happenings import Scene, tell
 from mypt_dist.tracking.mlflow_sender.mlflow_store import MlflowStore, _root, artifact_location
 from mypt_dist.tracking.mlflow_sender.model_record import ModelRecord
 from mypt_dist.tracking.mlflow_sender.payload import Dataset, Point
+from mypt_dist.tracking.mlflow_sender.redone import Redone
 from mypt_dist.tracking.mlflow_sender.register import register_model
 from mypt_dist.tracking.mlflow_sender.remote import RUN_UID, Refused, RunGone, Unreachable
 from mypt_dist.tracking.mlflow_sender.state import SenderState, write_state
@@ -280,3 +282,19 @@ def test_files_that_do_not_arrive_leave_no_version(uri: str, tmp_path: Path, mon
         register_model(model_record(tmp_path, "broken"), tmp_path, uri)
     assert MlflowClient(uri).search_registered_models("name = 'broken'") == []
     assert str(MlflowClient(uri).get_logged_model(seen[0]).status) == "FAILED"
+
+
+def test_mlflow_reads_a_table_of_answers_as_one(
+    store: MlflowStore, run_id: str, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Its client looks for tables in the store of this variable, whatever store the client is of.
+    uri = f"sqlite:///{folder}/mlflow.db"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    (tmp_path / "answers").mkdir()
+    name = "answers/step-00000005.json"
+    (tmp_path / name).write_text('{"columns": ["question", "answer"], "data": [["a?", "A"], ["b?", "B"]]}')
+    tell({"kind": "table", "path": name}, Scene(store, run_id, tmp_path, Redone({}), {}), SenderState())
+    client = MlflowClient(uri)
+    experiment = client.get_run(run_id).info.experiment_id
+    table = client.load_table(experiment, name, run_ids=[run_id])
+    assert table.to_dict("list") == {"question": ["a?", "b?"], "answer": ["A", "B"]}

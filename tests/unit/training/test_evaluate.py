@@ -19,15 +19,16 @@ BYTES = np.full(VOCAB, 3, dtype=np.uint16)
 
 
 class Asked(nn.Module):
-    """Two nats for every target; remembers what it was asked."""
+    """Two nats for every target, half of them right; remembers what it was asked."""
 
     def __init__(self) -> None:
         super().__init__()
         self.asked: list[tuple[tuple[int, ...], bool, bool, bool]] = []
 
-    def forward(self, ids: Tensor, *, labels: Tensor, segment_ids: Tensor | None) -> Tensor:
+    def forward(self, ids: Tensor, *, labels: Tensor, segment_ids: Tensor | None, count_right: bool) -> Tensor:
+        assert count_right
         self.asked.append((tuple(ids.shape), segment_ids is not None, self.training, torch.is_grad_enabled()))
-        return 2.0 * (labels != IGNORE).sum()
+        return torch.tensor([2.0, 0.5], dtype=torch.float64) * (labels != IGNORE).sum()
 
 
 @pytest.fixture
@@ -48,6 +49,7 @@ def test_every_window_counts_once_whatever_documents_see(engine: Engine, documen
     model = Asked()
     metrics = evaluate(engine, model, windows(document_end))
     assert metrics["val/loss"] == 2.0
+    assert metrics["val/accuracy"] == 0.5
     assert metrics["val/ppl"] == pytest.approx(math.exp(2))
     assert metrics["val/bpb"] == pytest.approx(2 / math.log(2) / 3)
     masked = document_end is not None

@@ -136,7 +136,7 @@ def trainer(
         engine=engine,
         trainable=engine.prepare(model, optimizer, StepRecipe(max_norm=1.0)),
         loader=loader or FakeLoader(),  # type: ignore[arg-type]  # the same verbs
-        evaluate=lambda: {"val/loss": 1.0},
+        evaluate=lambda step: {"val/loss": 1.0},
         saving=diary,
         observer=diary,
         stop=StopRequest(),
@@ -307,7 +307,7 @@ def test_a_run_that_goes_back_in_vain_ends(engine: Engine) -> None:
 def test_weights_that_give_no_number_are_never_saved(engine: Engine) -> None:
     diary = Diary()
     sick = trainer(engine, diary, eval_every=2, save_every=2)
-    sick.evaluate = lambda: {"val/loss": math.nan}
+    sick.evaluate = lambda step: {"val/loss": math.nan}
     with pytest.raises(NumericError, match="step 2: val/loss is nan"):
         sick.fit(TrainState())
     assert diary.of("save") == []

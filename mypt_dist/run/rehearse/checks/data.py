@@ -37,7 +37,7 @@ def dataset_damaged(case: Case) -> Iterator[Finding]:
 
 def vocabulary(case: Case) -> Iterator[Finding]:
     """`model.vocab_size` below the tokenizer's vocabulary."""
-    size = case.config.model.vocab_size
+    size = case.config.open_model().vocab_size
     for _, source in _known(case):
         manifest = source.manifest
         if manifest and size is not None and size < manifest.vocab_size:

@@ -109,8 +109,8 @@ def _refused(case: Case) -> dict[str, tuple[Any, Any]]:
     standing = case.around.standing
     if standing is None:
         return {}
-    model = case.config.model.with_vocabulary(case.vocabulary) if case.vocabulary else case.config.model
-    now = case.config.model_copy(update={"model": model}).model_dump(mode="json")
+    config = case.config.with_vocabulary(case.vocabulary) if case.vocabulary else case.config
+    now = config.model_dump(mode="json")
     changes = changed_settings(completed(standing.run), now)
     manifests = {name: source.manifest for name, source in case.around.sources.items() if source.manifest}
     content = changed_content(standing.data, {name: manifest.fingerprint for name, manifest in manifests.items()})
