@@ -23,7 +23,9 @@ def chat(
     ] = "chat",
     max_new_tokens: Annotated[int, typer.Option("--max-new-tokens", metavar="N", help="Of an answer.")] = 256,
     seed: Annotated[int, typer.Option(metavar="S")] = 1337,
-    template: Annotated[str, typer.Option(help="Template of conversations: a name or a JSON file.")] = "mypt",
+    template: Annotated[
+        str | None, typer.Option(help="Template of conversations: a name or a JSON file. Default: the one it learned.")
+    ] = None,
     log: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Keep a transcript in a new file there. Default: none is kept.")
     ] = None,
@@ -38,20 +40,21 @@ def chat(
     with exit code 2. Transcripts are conversations in MyPT's format: they can be prepared as training data.
     """
     from mypt_dist.generation.sampling import sampling_from
-    from mypt_dist.run.models import load_with_origin
+    from mypt_dist.run.models import load_for_chat
 
     sampling = sampling_from(preset, {"max_new_tokens": max_new_tokens, "seed": seed})
-    model, tokenizer, told = load_with_origin(run)
+    loaded = load_for_chat(run)
 
     from mypt_dist.chat.session import Session
     from mypt_dist.run.chat import Chat, Transcripts, document, redactions, renderer_for
 
     documents = "\n\n".join(document(path) for path in context or []) or None
-    session = Session(renderer_for(tokenizer, template), system=system, context=documents)
-    about = {**told, "template": template}
+    renderer = renderer_for(loaded.tokenizer, loaded.template, template)
+    session = Session(renderer, system=system, context=documents)
+    about = {**loaded.told, "template": renderer.template.name}
     hooks = redactions(redact or [])
     transcripts = Transcripts(log, about, hooks) if log else None
-    talk = Chat(model, session, sampling, _say, _note, transcripts, about, hooks)
+    talk = Chat(loaded.model, session, sampling, _say, _note, transcripts, about, hooks)
     if sys.stdin.isatty():
         _converse(talk)
     else:

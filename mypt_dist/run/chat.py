@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mypt_dist.chat import Renderer, Template
+from mypt_dist.chat import AnyTemplate, Renderer, Template
 from mypt_dist.chat.answer import Answer, closing_ids, read_answer
 from mypt_dist.chat.session import Exchange, Session
 from mypt_dist.chat.transcript import Redact, transcript
@@ -249,9 +249,18 @@ def document(path: Path) -> str:
         raise ConfigError(f"the document {path} cannot be read: {reason}") from None
 
 
-def renderer_for(tokenizer: Tokenizer, template: str) -> Renderer:
-    """Of a template by name or file. Raises `ConfigError` where the tokenizer lacks its control tokens."""
-    return Renderer(tokenizer, Template.read(template))
+def renderer_for(tokenizer: Tokenizer, learned: AnyTemplate, chosen: str | None = None) -> Renderer:
+    """Of the template that a model ``learned``, unless another is ``chosen`` by name or file.
+
+    Raises `ConfigError` where the tokenizer lacks its control tokens, and for Jinja of another program.
+    """
+    template = learned if chosen is None else Template.read(chosen)
+    if not isinstance(template, Template):
+        raise ConfigError(
+            f"the model learned the chat template {template.name!r} of another program, which cannot be read back here: "
+            "talk to its export (mypt ckpt export), or give --template"
+        )
+    return Renderer(tokenizer, template)
 
 
 def _first_row(stream: Iterator[Mapping[int, int]]) -> Iterator[int]:

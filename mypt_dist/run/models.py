@@ -1,11 +1,13 @@
 """Trained models by the folder they live in: for generation, for notebooks, for other programs."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
+from mypt_dist.chat import AnyTemplate
 from mypt_dist.checkpoint import Checkpoint, list_checkpoints, open_checkpoint
 from mypt_dist.config import Config, load_mapping, validate
 from mypt_dist.errors import CheckpointError, ConfigError
@@ -13,6 +15,7 @@ from mypt_dist.models import ModelConfig
 from mypt_dist.models.layers.causal_lm import CausalLM
 from mypt_dist.run.checkpointing import TOKENIZER_FILE, reader
 from mypt_dist.run.config import AnyModel
+from mypt_dist.run.templates import template_of
 from mypt_dist.tokenizers import Tokenizer, load_tokenizer
 
 
@@ -42,15 +45,27 @@ def load_model(path: str | Path) -> CausalLM:
 
 def load_for_generation(path: str | Path) -> tuple[CausalLM, Tokenizer]:
     """The model of `load_model`, and the tokenizer it was trained with."""
-    model, tokenizer, _ = load_with_origin(path)
-    return model, tokenizer
+    with open_checkpoint(Path(path)) as checkpoint:
+        return _build(checkpoint), tokenizer_of(checkpoint)
 
 
-def load_with_origin(path: str | Path) -> tuple[CausalLM, Tokenizer, dict[str, Any]]:
-    """As `load_for_generation`, and which checkpoint it was: ``model``, its folder, and ``step``."""
+@dataclass(frozen=True, slots=True)
+class ChatModel:
+    """What a conversation with a model needs."""
+
+    model: CausalLM
+    tokenizer: Tokenizer
+    template: AnyTemplate
+    """The layout of conversations that it learned."""
+    told: dict[str, Any]
+    """Which checkpoint it is: ``model``, its folder, and ``step``."""
+
+
+def load_for_chat(path: str | Path) -> ChatModel:
+    """As `load_for_generation`, with what else the checkpoint says."""
     with open_checkpoint(Path(path)) as checkpoint:
         told = {"model": str(checkpoint.folder), "step": checkpoint.manifest.step}
-        return _build(checkpoint), tokenizer_of(checkpoint), told
+        return ChatModel(_build(checkpoint), tokenizer_of(checkpoint), template_of(checkpoint.manifest), told)
 
 
 def get_model_info(path: str | Path) -> dict[str, Any]:
