@@ -177,7 +177,9 @@ def test_evaluation_sets_have_windows_and_metrics_of_their_own(mixed: dict[str, 
     (row,) = (row for row in read_metrics(run) if "val/loss" in row)
     names = {"code", "de", "en", "extra", "seen"}
     assert {key for key in row if key.startswith("val/")} == {
-        f"val/{prefix}{metric}" for prefix in ("", *(f"{n}/" for n in names)) for metric in ("loss", "ppl", "bpb")
+        f"val/{prefix}{metric}"
+        for prefix in ("", *(f"{n}/" for n in names))
+        for metric in ("loss", "ppl", "bpb", "accuracy")
     }
     assert len({row[f"val/{name}/loss"] for name in names}) == 5
     assert manifest(run).metrics["val/de/loss"] == row["val/de/loss"]
