@@ -39,7 +39,7 @@ def plan(
 
     config = RunConfig.load(run_file, overrides or [])
     topology, zero, on_cpu = _launched(target, ranks, replicas, cpu)
-    peak = _peak(gpu)
+    peak = peak_flops(gpu)
     device: Device = (
         "cpu" if on_cpu or (target is None and memory is None and gpu is None and not _has_gpu()) else "gpu"
     )
@@ -99,8 +99,8 @@ def _base(topology: "Topology") -> int:
     return resident() + (DEEPSPEED if topology.zero_stage else 0)
 
 
-def _peak(gpu: str | None) -> float | None:
-    """FLOP/s of a GPU by its name."""
+def peak_flops(gpu: str | None) -> float | None:
+    """FLOP/s of a GPU by its name. Raises `ConfigError` for one that is not in the table."""
     from mypt_dist.errors import ConfigError
     from mypt_dist.training.throughput import PEAK_BF16_TFLOPS
 

@@ -7,12 +7,12 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from mypt_dist.checkpoint import Checkpoint, list_checkpoints, open_checkpoint
-from mypt_dist.config import Config, load_mapping, validate
+from mypt_dist.config import load_mapping, validate
 from mypt_dist.errors import CheckpointError, ConfigError
 from mypt_dist.models import ModelConfig
 from mypt_dist.models.layers.causal_lm import CausalLM
 from mypt_dist.run.checkpointing import TOKENIZER_FILE, reader
-from mypt_dist.run.config import AnyModel
+from mypt_dist.run.config import AnyModel, ModelFile
 from mypt_dist.tokenizers import Tokenizer, load_tokenizer
 
 
@@ -24,7 +24,7 @@ def create_model(preset: str | Mapping[str, Any], **overrides: Any) -> CausalLM:
     """
     section = load_mapping(preset).get("model", {}) if isinstance(preset, str) else dict(preset)
     where = preset if isinstance(preset, str) else "the model"
-    config = validate(_ModelFile, {"model": {**section, **overrides}}, where).model
+    config = validate(ModelFile, {"model": {**section, **overrides}}, where).model
     if config.vocab_size is None:
         raise ConfigError(f"{where} follows its tokenizer's vocabulary: give vocab_size")
     return config.build()
@@ -84,10 +84,6 @@ def _tokenizer(checkpoint: Checkpoint) -> Tokenizer:
         return load_tokenizer(checkpoint.read_object(TOKENIZER_FILE))
     except ConfigError as error:
         raise CheckpointError(f"the tokenizer of {checkpoint.folder} cannot be used: {error}") from None
-
-
-class _ModelFile(Config):
-    model: AnyModel
 
 
 _MODEL: TypeAdapter[ModelConfig] = TypeAdapter(AnyModel)
