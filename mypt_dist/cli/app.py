@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from mypt_dist import __version__
-from mypt_dist.cli import ckpt, data, doctor, generate, launch, params, plan, presets, rehearse, runs, train
+from mypt_dist.cli import ckpt, data, doctor, generate, launch, memory, params, plan, presets, rehearse, runs, train
 
 app = typer.Typer(
     name="mypt",
@@ -35,6 +35,7 @@ app.command("train")(train.train)
 app.command("launch")(launch.launch)
 app.command("plan")(plan.plan)
 app.command("params")(params.params)
+app.command("memory")(memory.memory)
 app.command("doctor")(doctor.doctor)
 app.command("rehearse")(rehearse.rehearse)
 app.command("generate")(generate.generate)

@@ -48,7 +48,7 @@ def plan(
 
     machine = Machine(
         device=device,
-        base=_base(topology) if device == "cpu" else 0,
+        base=resident_base(topology) if device == "cpu" else 0,
         memory=None if memory is None else round(memory * 2**30),
         tokens_per_second=tokens_per_second,
         peak_flops=peak,
@@ -90,7 +90,7 @@ def _has_gpu() -> bool:
     return torch.cuda.is_available()
 
 
-def _base(topology: "Topology") -> int:
+def resident_base(topology: "Topology") -> int:
     """Resident bytes of a process that has loaded what training loads. This one has, then."""
     import mypt_dist.engine
     from mypt_dist.run.plan.process import DEEPSPEED, resident
