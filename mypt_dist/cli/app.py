@@ -5,7 +5,21 @@ from typing import Annotated
 import typer
 
 from mypt_dist import __version__
-from mypt_dist.cli import ckpt, data, doctor, generate, launch, memory, params, plan, presets, rehearse, runs, train
+from mypt_dist.cli import (
+    ckpt,
+    data,
+    doctor,
+    generate,
+    launch,
+    memory,
+    params,
+    plan,
+    presets,
+    rehearse,
+    runs,
+    tokenizer,
+    train,
+)
 
 app = typer.Typer(
     name="mypt",
@@ -40,6 +54,7 @@ app.command("doctor")(doctor.doctor)
 app.command("rehearse")(rehearse.rehearse)
 app.command("generate")(generate.generate)
 app.add_typer(data.app, name="data")
+app.add_typer(tokenizer.app, name="tokenizer")
 app.add_typer(ckpt.app, name="ckpt")
 app.add_typer(presets.app, name="presets")
 app.add_typer(runs.app, name="runs")

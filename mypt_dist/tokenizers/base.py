@@ -18,7 +18,7 @@ class Tokenizer(Protocol):
 
     @property
     def kind(self) -> str:
-        """``gpt2``, ``byte`` or ``char``."""
+        """``gpt2``, ``byte``, ``char`` or ``bpe``."""
         ...
 
     @property

@@ -10,13 +10,14 @@ from mypt_dist.config import Config, read_json, validate
 from mypt_dist.errors import ConfigError
 from mypt_dist.tokenizers import byte, gpt2
 from mypt_dist.tokenizers.base import Tokenizer
+from mypt_dist.tokenizers.bpe import BpeTokenizer, unpacked
 from mypt_dist.tokenizers.byte import ByteTokenizer
 from mypt_dist.tokenizers.char import CharTokenizer
 from mypt_dist.tokenizers.gpt2 import RANKS_SHA256, Gpt2Tokenizer
 from mypt_dist.tokenizers.special import check_specials
 
 KINDS = ("gpt2", "byte", "char")
-"""Every kind of tokenizer, as a user names it."""
+"""Every kind that needs no file, as a user names it."""
 
 
 class _State(Config):
@@ -34,6 +35,11 @@ class _CharState(_State):
     characters: StrictStr
 
 
+class _BpeState(_State):
+    pattern: Literal["gpt2"]
+    ranks: StrictStr
+
+
 S = TypeVar("S", bound=_State)
 
 
@@ -45,7 +51,7 @@ def build_tokenizer(kind: str, characters: Iterable[str] = ()) -> Tokenizer:
     if kind == "char":
         return CharTokenizer.of(characters)
     simple: dict[str, Callable[[], Tokenizer]] = {"gpt2": Gpt2Tokenizer, "byte": ByteTokenizer}
-    return simple[_known(kind)]()
+    return simple[_known(kind, KINDS)]()
 
 
 def load_tokenizer(state: Mapping[str, Any]) -> Tokenizer:
@@ -53,7 +59,7 @@ def load_tokenizer(state: Mapping[str, Any]) -> Tokenizer:
 
     Raises `ConfigError`: unknown kind or key, ids that leave gaps, other merge ranks than the shipped ones.
     """
-    return _LOADERS[_known(state.get("kind"))](state)
+    return _LOADERS[_known(state.get("kind"), tuple(_LOADERS))](state)
 
 
 def read_tokenizer(path: Path) -> Tokenizer:
@@ -80,10 +86,17 @@ def _load_char(state: Mapping[str, Any]) -> Tokenizer:
     return CharTokenizer(parsed.characters, _specials(parsed, len(parsed.characters) + 1))
 
 
+def _load_bpe(state: Mapping[str, Any]) -> Tokenizer:
+    parsed = _parse(_BpeState, state)
+    pieces = unpacked(parsed.ranks)
+    return BpeTokenizer(pieces, _specials(parsed, len(pieces)))
+
+
 _LOADERS: dict[str, Callable[[Mapping[str, Any]], Tokenizer]] = {
     "gpt2": _load_gpt2,
     "byte": _load_byte,
     "char": _load_char,
+    "bpe": _load_bpe,
 }
 
 
@@ -100,7 +113,7 @@ def _specials(state: _State, base_vocab_size: int) -> dict[str, int]:
     return state.specials
 
 
-def _known(kind: object) -> str:
-    if kind not in KINDS:
-        raise ConfigError(f"no tokenizer is called {kind!r} (known: {', '.join(KINDS)})")
+def _known(kind: object, kinds: tuple[str, ...]) -> str:
+    if kind not in kinds:
+        raise ConfigError(f"no tokenizer is called {kind!r} (known: {', '.join(kinds)})")
     return str(kind)

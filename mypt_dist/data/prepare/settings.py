@@ -12,7 +12,9 @@ from mypt_dist.data.formats import FIELD_PATH
 class PrepareSettings(Config):
     """Choices of `mypt_dist.data.prepare.prepare`. Only those in `content` decide what is written."""
 
-    tokenizer: Literal["gpt2", "byte", "char"] = "gpt2"
+    tokenizer: Annotated[str, Field(min_length=1)] = "gpt2"
+    """``gpt2``, ``byte``, ``char`` (of the characters of the text), or what else
+    `mypt_dist.data.foreign.tokenizer.named_tokenizer` knows: a file of ``mypt tokenizer train``, a dataset's folder."""
     val_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.01
     """Share of the documents that is held out for validation, chosen by a hash of their content."""
     dedup: bool = False
