@@ -12,6 +12,7 @@ from mypt_dist.cli import (
     generate,
     launch,
     memory,
+    models,
     params,
     plan,
     presets,
@@ -56,6 +57,7 @@ app.command("generate")(generate.generate)
 app.add_typer(data.app, name="data")
 app.add_typer(tokenizer.app, name="tokenizer")
 app.add_typer(ckpt.app, name="ckpt")
+app.add_typer(models.app, name="models")
 app.add_typer(presets.app, name="presets")
 app.add_typer(runs.app, name="runs")
 app.command("schema")(presets.schema)

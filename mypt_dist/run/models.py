@@ -13,6 +13,7 @@ from mypt_dist.models import ModelConfig
 from mypt_dist.models.layers.causal_lm import CausalLM
 from mypt_dist.run.checkpointing import TOKENIZER_FILE, reader
 from mypt_dist.run.config import AnyModel, ModelFile
+from mypt_dist.run.folders import evaluations_of, run_folders, state_of, tags_of
 from mypt_dist.tokenizers import Tokenizer, load_tokenizer
 
 
@@ -47,36 +48,66 @@ def load_for_generation(path: str | Path) -> tuple[CausalLM, Tokenizer]:
 
 
 def get_model_info(path: str | Path) -> dict[str, Any]:
-    """What a checkpoint's manifest says of its model: architecture, parameters, step, tokens, metrics, data.
+    """What is known of a checkpoint's model, or of a run's newest: architecture, parameters, step, tokens, metrics,
+    data, and of the run its state, tags and evaluations.
 
-    Reads no tensor. Raises `CheckpointError`, `ConfigError` where there is none.
+    Reads every byte, to verify it, and no tensor. Raises `CheckpointError`, `ConfigError` where there is none.
     """
     with open_checkpoint(Path(path)) as checkpoint:
         manifest, folder = checkpoint.manifest, checkpoint.folder
-    parameters = sum(tensor.elements for name, tensor in manifest.tensors.items() if name.startswith("model/"))
+    run = folder.parent.parent
     return {
         "path": str(folder),
         "model": manifest.run["model"],
-        "parameters": parameters,
+        "parameters": manifest.parameters,
         "step": manifest.step,
         "tokens": manifest.tokens,
         "metrics": manifest.metrics,
         "data": manifest.data,
         "code": manifest.code,
+        "state": state_of(run),
+        "tags": tags_of(run),
+        "evaluations": evaluations_of(run),
     }
 
 
 def list_models(folder: str | Path = "runs") -> list[dict[str, Any]]:
-    """A line for every run below ``folder`` that has a checkpoint: name, path, newest step, tokens, metrics."""
-    runs = sorted(path.parent for path in Path(folder).glob("**/checkpoints") if path.is_dir())
+    """A line for every run below ``folder`` that has a checkpoint: name, path, parameters, newest step, tokens,
+    metrics, bytes of all its checkpoints, state, tags.
+
+    Reads manifests alone. Raises `ConfigError` where there is no such folder.
+    """
+    if not Path(folder).is_dir():
+        raise ConfigError(f"{folder} is no folder: runs are in runs/, unless their files say otherwise")
     lines = []
-    for run in runs:
-        sound = [summary for summary in list_checkpoints(run) if summary.problem is None]
-        if sound:
-            newest = sound[-1]
-            line = {"name": run.name, "path": str(run), "step": newest.step, "tokens": newest.tokens}
-            lines.append({**line, "metrics": newest.metrics})
+    for run in run_folders(Path(folder)):
+        line = _line(run)
+        if line is not None:
+            lines.append(line)
     return lines
+
+
+def _line(run: Path) -> dict[str, Any] | None:
+    try:
+        summaries = list_checkpoints(run)
+    except CheckpointError:
+        # One that is about to write its first.
+        return None
+    sound = [summary for summary in summaries if summary.problem is None]
+    if not sound:
+        return None
+    newest = sound[-1]
+    return {
+        "name": run.resolve().name,
+        "path": str(run),
+        "parameters": newest.parameters,
+        "step": newest.step,
+        "tokens": newest.tokens,
+        "metrics": newest.metrics,
+        "bytes": sum(summary.bytes for summary in summaries),
+        "state": state_of(run),
+        "tags": tags_of(run),
+    }
 
 
 def _tokenizer(checkpoint: Checkpoint) -> Tokenizer:
