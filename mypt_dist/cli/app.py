@@ -9,6 +9,7 @@ from mypt_dist.cli import (
     ckpt,
     data,
     doctor,
+    evaluate,
     generate,
     launch,
     memory,
@@ -54,6 +55,7 @@ app.command("memory")(memory.memory)
 app.command("doctor")(doctor.doctor)
 app.command("rehearse")(rehearse.rehearse)
 app.command("generate")(generate.generate)
+app.command("eval")(evaluate.evaluate)
 app.add_typer(data.app, name="data")
 app.add_typer(tokenizer.app, name="tokenizer")
 app.add_typer(ckpt.app, name="ckpt")

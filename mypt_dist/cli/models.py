@@ -139,4 +139,6 @@ def _joined(tags: dict[str, str]) -> str:
 
 
 def _numbers(metrics: dict[str, Any]) -> str:
-    return ", ".join(f"{name} {value:.4g}" for name, value in sorted(metrics.items()))
+    return ", ".join(
+        f"{name} {'-' if value is None else format(value, '.4g')}" for name, value in sorted(metrics.items())
+    )

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from mypt_dist.checkpoint import RunLock
-from mypt_dist.config import read_json
+from mypt_dist.config import inside, read_json
 from mypt_dist.config.strict_json import parse_json
 from mypt_dist.data import durable
 from mypt_dist.errors import ConfigError
@@ -97,8 +97,8 @@ def keep_evaluation(run: Path, step: int, name: str, result: Mapping[str, Any]) 
 
     Not into the checkpoint: its manifest is sealed by a hash, and copies of it are compared byte by byte.
     """
-    path = run / EVALUATIONS / f"step-{step:08}" / f"{name}.json"
-    _replace(path, (json.dumps(result, indent=1, ensure_ascii=False) + "\n").encode())
+    path = inside(run / EVALUATIONS / f"step-{step:08}", f"{name}.json")
+    _replace(path, (json.dumps(result, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode())
     return path
 
 

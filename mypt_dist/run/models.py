@@ -1,6 +1,7 @@
 """Trained models by the folder they live in: for generation, for notebooks, for other programs."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,35 @@ def load_model(path: str | Path) -> CausalLM:
     """
     with open_checkpoint(Path(path)) as checkpoint:
         return _build(checkpoint)
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """The model of a checkpoint, and what of the checkpoint matters to who uses it."""
+
+    model: CausalLM
+    tokenizer: Tokenizer
+    folder: Path
+    """Of the checkpoint."""
+    step: int
+    run: Mapping[str, Any]
+    """The resolved run file."""
+    sha256: str
+    """Of the manifest."""
+
+
+def loaded(path: str | Path) -> Loaded:
+    """As `load_model`, with everything around it."""
+    with open_checkpoint(Path(path)) as checkpoint:
+        manifest = checkpoint.manifest
+        return Loaded(
+            _build(checkpoint),
+            _tokenizer(checkpoint),
+            checkpoint.folder,
+            manifest.step,
+            manifest.run,
+            manifest.sha256,
+        )
 
 
 def load_for_generation(path: str | Path) -> tuple[CausalLM, Tokenizer]:

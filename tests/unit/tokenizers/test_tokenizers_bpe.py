@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from random import Random
 
 import numpy as np
 import pytest
@@ -201,3 +202,14 @@ def test_ranks_come_back_from_their_text(pieces: list[bytes]) -> None:
 def test_a_state_with_another_number_of_ids_is_refused() -> None:
     with pytest.raises(ConfigError, match="base_vocab_size is 10, its tokens are 682"):
         load_tokenizer({**learned().state(), "base_vocab_size": 10, "specials": {END_OF_TEXT: 10}})
+
+
+@given(st.lists(st.binary(min_size=2, max_size=6), unique=True, max_size=30), st.randoms(), TEXT)
+@settings(max_examples=60, deadline=None)
+def test_any_ranks_encode_any_text_and_give_it_back(pieces: list[bytes], random: Random, text: str) -> None:
+    """Of a stranger's file, too, in whatever order it names them."""
+    ranks = [*BYTES, *pieces]
+    random.shuffle(ranks)
+    strange = BpeTokenizer(ranks)
+    ids = strange.encode(text)
+    assert strange.decode(ids) == text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
