@@ -33,6 +33,8 @@ class Summary:
     problem: str | None
     healthy: bool = True
     """As its manifest says."""
+    parameters: int | None = None
+    """Of its model, a tied weight once."""
 
 
 def step_folders(disk: Disk, root: Path) -> list[StepFolder]:
@@ -150,7 +152,16 @@ def _summary(disk: Disk, folder: StepFolder) -> Summary:
         return Summary(folder.path, folder.step, None, 0, {}, str(error))
     size = sum(entry.bytes for entry in manifest.files.values())
     problem = SET_ASIDE.get(folder.kind)
-    return Summary(folder.path, manifest.step, manifest.tokens, size, manifest.metrics, problem, manifest.healthy)
+    return Summary(
+        folder=folder.path,
+        step=manifest.step,
+        tokens=manifest.tokens,
+        bytes=size,
+        metrics=manifest.metrics,
+        problem=problem,
+        healthy=manifest.healthy,
+        parameters=manifest.parameters,
+    )
 
 
 def _find(disk: Disk, path: Path) -> tuple[list[Path], bool]:

@@ -130,6 +130,11 @@ class Manifest(Config):
                 raise ValueError(f"tensor {name}: {problem or f'{outside[0]} is not among the files'}")
         return self
 
+    @property
+    def parameters(self) -> int:
+        """Of the model, a tied weight once."""
+        return sum(tensor.elements for name, tensor in self.tensors.items() if name.startswith("model/"))
+
     def sealed(self) -> "Manifest":
         """The same with its ``sha256`` filled in. Raises ValueError for a number JSON does not have."""
         return self.model_copy(update={"sha256": _self_hash(self.model_dump(mode="json"))})

@@ -5,7 +5,24 @@ from typing import Annotated
 import typer
 
 from mypt_dist import __version__
-from mypt_dist.cli import chat, ckpt, data, doctor, generate, launch, plan, presets, rehearse, runs, train
+from mypt_dist.cli import (
+    chat,
+    ckpt,
+    data,
+    doctor,
+    evaluate,
+    generate,
+    launch,
+    memory,
+    models,
+    params,
+    plan,
+    presets,
+    rehearse,
+    runs,
+    tokenizer,
+    train,
+)
 
 app = typer.Typer(
     name="mypt",
@@ -34,12 +51,17 @@ def _root(
 app.command("train")(train.train)
 app.command("launch")(launch.launch)
 app.command("plan")(plan.plan)
+app.command("params")(params.params)
+app.command("memory")(memory.memory)
 app.command("doctor")(doctor.doctor)
 app.command("rehearse")(rehearse.rehearse)
 app.command("generate")(generate.generate)
 app.command("chat")(chat.chat)
+app.command("eval")(evaluate.evaluate)
 app.add_typer(data.app, name="data")
+app.add_typer(tokenizer.app, name="tokenizer")
 app.add_typer(ckpt.app, name="ckpt")
+app.add_typer(models.app, name="models")
 app.add_typer(presets.app, name="presets")
 app.add_typer(runs.app, name="runs")
 app.command("schema")(presets.schema)

@@ -40,21 +40,21 @@ def chat(
     with exit code 2. Transcripts are conversations in MyPT's format: they can be prepared as training data.
     """
     from mypt_dist.generation.sampling import sampling_from
-    from mypt_dist.run.models import load_for_chat
+    from mypt_dist.run.models import loaded
 
     sampling = sampling_from(preset, {"max_new_tokens": max_new_tokens, "seed": seed})
-    loaded = load_for_chat(run)
+    learned = loaded(run)
 
     from mypt_dist.chat.session import Session
     from mypt_dist.run.chat import Chat, Transcripts, document, redactions, renderer_for
 
     documents = "\n\n".join(document(path) for path in context or []) or None
-    renderer = renderer_for(loaded.tokenizer, loaded.template, template)
+    renderer = renderer_for(learned.tokenizer, learned.template, template)
     session = Session(renderer, system=system, context=documents)
-    about = {**loaded.told, "template": renderer.template.name}
+    about = {"model": str(learned.folder), "step": learned.step, "template": renderer.template.name}
     hooks = redactions(redact or [])
     transcripts = Transcripts(log, about, hooks) if log else None
-    talk = Chat(loaded.model, session, sampling, _say, _note, transcripts, about, hooks)
+    talk = Chat(learned.model, session, sampling, _say, _note, transcripts, about, hooks)
     if sys.stdin.isatty():
         _converse(talk)
     else:

@@ -39,7 +39,7 @@ def plan(
 
     config = RunConfig.load(run_file, overrides or [])
     topology, zero, on_cpu = _launched(target, ranks, replicas, cpu)
-    peak = _peak(gpu)
+    peak = peak_flops(gpu)
     device: Device = (
         "cpu" if on_cpu or (target is None and memory is None and gpu is None and not _has_gpu()) else "gpu"
     )
@@ -48,7 +48,7 @@ def plan(
 
     machine = Machine(
         device=device,
-        base=_base(topology) if device == "cpu" else 0,
+        base=resident_base(topology) if device == "cpu" else 0,
         memory=None if memory is None else round(memory * 2**30),
         tokens_per_second=tokens_per_second,
         peak_flops=peak,
@@ -90,7 +90,7 @@ def _has_gpu() -> bool:
     return torch.cuda.is_available()
 
 
-def _base(topology: "Topology") -> int:
+def resident_base(topology: "Topology") -> int:
     """Resident bytes of a process that has loaded what training loads. This one has, then."""
     import mypt_dist.engine
     from mypt_dist.run.plan.process import DEEPSPEED, resident
@@ -99,8 +99,8 @@ def _base(topology: "Topology") -> int:
     return resident() + (DEEPSPEED if topology.zero_stage else 0)
 
 
-def _peak(gpu: str | None) -> float | None:
-    """FLOP/s of a GPU by its name."""
+def peak_flops(gpu: str | None) -> float | None:
+    """FLOP/s of a GPU by its name. Raises `ConfigError` for one that is not in the table."""
     from mypt_dist.errors import ConfigError
     from mypt_dist.training.throughput import PEAK_BF16_TFLOPS
 

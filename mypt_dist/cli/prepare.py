@@ -27,7 +27,12 @@ def prepare(
     ],
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder for the dataset, or for those of sources.")],
     tokenizer: Annotated[
-        str, typer.Option("--tokenizer", metavar="gpt2|byte|char|FILE", help="FILE: tokenizer.json of a checkpoint.")
+        str,
+        typer.Option(
+            "--tokenizer",
+            metavar="gpt2|byte|char|FILE|DIR",
+            help="By name; a file of mypt tokenizer train; or the folder of a dataset, for its own.",
+        ),
     ] = "gpt2",
     val_fraction: Annotated[float, typer.Option(help="Share of documents held out, chosen by their content.")] = 0.01,
     text_field: Annotated[

@@ -7,6 +7,7 @@ from pydantic import Field
 
 from mypt_dist.config import Component, Registry
 from mypt_dist.errors import ConfigError
+from mypt_dist.models.formula import Formula
 
 if TYPE_CHECKING:
     from mypt_dist.models.layers.causal_lm import CausalLM
@@ -60,6 +61,10 @@ class ModelConfig(Component):
 
         Raises `ConfigError` while ``vocab_size`` is null.
         """
+
+    @abstractmethod
+    def formula(self) -> Formula:
+        """What its parameters are the sum of. Builds nothing. Raises `ConfigError` while ``vocab_size`` is null."""
 
     @classmethod
     @abstractmethod

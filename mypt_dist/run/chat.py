@@ -257,8 +257,8 @@ def renderer_for(tokenizer: Tokenizer, learned: AnyTemplate, chosen: str | None 
     template = learned if chosen is None else Template.read(chosen)
     if not isinstance(template, Template):
         raise ConfigError(
-            f"the model learned the chat template {template.name!r} of another program, which cannot be read back here: "
-            "talk to its export (mypt ckpt export), or give --template"
+            f"the model learned the chat template {template.name!r} of another program, which cannot be read back "
+            "here: talk to its export (mypt ckpt export), or give --template"
         )
     return Renderer(tokenizer, template)
 

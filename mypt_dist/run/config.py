@@ -25,6 +25,12 @@ else:
     AnyModel, AnyOptimizer, AnyTracker = any_model(), any_optimizer(), any_tracker()
 
 
+class ModelFile(Config):
+    """The ``model`` section alone."""
+
+    model: AnyModel
+
+
 class About(Config):
     """What one file is for. Not inherited by the files that extend it."""
 

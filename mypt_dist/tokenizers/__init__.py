@@ -1,6 +1,7 @@
 """Text to token ids and back, with an explicit map of control tokens. Loads no torch."""
 
 from mypt_dist.tokenizers.base import Tokenizer, fingerprint_of
+from mypt_dist.tokenizers.bpe import BpeTokenizer
 from mypt_dist.tokenizers.byte import ByteTokenizer
 from mypt_dist.tokenizers.char import CharTokenizer
 from mypt_dist.tokenizers.gpt2 import Gpt2Tokenizer
@@ -13,6 +14,7 @@ __all__ = [
     "END_OF_TURN",
     "KINDS",
     "SPECIAL_NAMES",
+    "BpeTokenizer",
     "ByteTokenizer",
     "CharTokenizer",
     "Gpt2Tokenizer",

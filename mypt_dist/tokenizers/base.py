@@ -18,7 +18,7 @@ class Tokenizer(Protocol):
 
     @property
     def kind(self) -> str:
-        """``gpt2``, ``byte``, ``char`` or ``hf``."""
+        """``gpt2``, ``byte``, ``char``, ``bpe`` or ``hf``."""
         ...
 
     @property

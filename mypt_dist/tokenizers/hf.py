@@ -107,12 +107,8 @@ class HfTokenizer(TableTokenizer):
 
 
 def _engine(description: Mapping[str, Any]) -> "Engine":
-    try:
-        from tokenizers import Tokenizer as Engine  # noqa: PLC0415 - an extra
-    except ModuleNotFoundError:
-        raise ConfigError(
-            "a tokenizer.json needs the package tokenizers, which is not installed: pip install 'mypt-dist[hf]'"
-        ) from None
+    from tokenizers import Tokenizer as Engine  # noqa: PLC0415 - the other kinds need tiktoken alone
+
     try:
         engine: Engine = Engine.from_str(json.dumps(description))
     except Exception as error:  # noqa: BLE001 - the library raises nothing more special

@@ -10,6 +10,7 @@ from mypt_dist.config import Config, read_json, validate
 from mypt_dist.errors import ConfigError
 from mypt_dist.tokenizers import byte, gpt2
 from mypt_dist.tokenizers.base import Tokenizer
+from mypt_dist.tokenizers.bpe import BpeTokenizer, unpacked
 from mypt_dist.tokenizers.byte import ByteTokenizer
 from mypt_dist.tokenizers.char import CharTokenizer
 from mypt_dist.tokenizers.gpt2 import RANKS_SHA256, Gpt2Tokenizer
@@ -33,6 +34,11 @@ class _Gpt2State(_State):
 
 class _CharState(_State):
     characters: StrictStr
+
+
+class _BpeState(_State):
+    pattern: Literal["gpt2"]
+    ranks: StrictStr
 
 
 class _HfState(_State):
@@ -100,6 +106,12 @@ def _load_char(state: Mapping[str, Any]) -> Tokenizer:
     return CharTokenizer(parsed.characters, _specials(parsed, len(parsed.characters) + 1))
 
 
+def _load_bpe(state: Mapping[str, Any]) -> Tokenizer:
+    parsed = _parse(_BpeState, state)
+    pieces = unpacked(parsed.ranks)
+    return BpeTokenizer(pieces, _specials(parsed, len(pieces)))
+
+
 def _load_hf(state: Mapping[str, Any]) -> Tokenizer:
     parsed = _parse(_HfState, state)
     tokenizer = HfTokenizer(parsed.description, parsed.end_of_text)
@@ -116,6 +128,7 @@ _LOADERS: dict[str, Callable[[Mapping[str, Any]], Tokenizer]] = {
     "gpt2": _load_gpt2,
     "byte": _load_byte,
     "char": _load_char,
+    "bpe": _load_bpe,
     "hf": _load_hf,
 }
 

@@ -1,34 +1,20 @@
 """What may be chosen when text is turned into a dataset?"""
 
 import os
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field
+from pydantic import Field
 
 from mypt_dist.config import Config
-from mypt_dist.config.problems import near_miss
 from mypt_dist.data.formats import FIELD_PATH
-from mypt_dist.tokenizers import KINDS
-
-
-def _known(name: str) -> str:
-    if name not in KINDS and not Path(name).is_file():
-        raise ValueError(
-            f"no such tokenizer{near_miss(name, KINDS)} (known: {', '.join(KINDS)}, or a JSON file with its state), "
-            f"got {name!r}"
-        )
-    return name
-
-
-TokenizerName = Annotated[str, AfterValidator(_known)]
 
 
 class PrepareSettings(Config):
     """Choices of `mypt_dist.data.prepare.prepare`. Only those in `content` decide what is written."""
 
-    tokenizer: TokenizerName = "gpt2"
-    """A kind, or the JSON file with the state of one: ``tokenizer.json`` of a checkpoint is such a file."""
+    tokenizer: Annotated[str, Field(min_length=1)] = "gpt2"
+    """``gpt2``, ``byte``, ``char`` (of the characters of the text), or what else
+    `mypt_dist.data.foreign.tokenizer.named_tokenizer` knows: a file of ``mypt tokenizer train``, a dataset's folder."""
     val_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.01
     """Share of the documents that is held out for validation, chosen by a hash of their content."""
     dedup: bool = False

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from mypt_dist.data.entries import SourceEntry
 from mypt_dist.data.filters import Chain, ExactDuplicates, Filter
+from mypt_dist.data.foreign.tokenizer import named_tokenizer
 from mypt_dist.data.formats import JsonLines
 from mypt_dist.data.lineage import made
 from mypt_dist.data.manifest import Counts, DatasetManifest, Splits
@@ -26,7 +27,7 @@ from mypt_dist.data.prepare.work import CollectCharacters, Encode, Outcome, Read
 from mypt_dist.data.prepare.writer import split_writers
 from mypt_dist.data.progress import Progress
 from mypt_dist.errors import ConfigError
-from mypt_dist.tokenizers import KINDS, Tokenizer, build_tokenizer, read_tokenizer
+from mypt_dist.tokenizers import Tokenizer, build_tokenizer
 from mypt_dist.tokenizers.chunks import SafeCut
 
 log = logging.getLogger(__name__)
@@ -93,14 +94,17 @@ class Job:
         """``filters``: besides that of ``settings.dedup``."""
         self.settings, self.filters = settings, (*filters, *([ExactDuplicates()] if settings.dedup else []))
         self._chain = Chain(self.filters)
-        self._inputs, self._progress, self._adds_to = inputs, progress, adds_to
+        self._inputs, self._progress = inputs, progress
+        # Named wrongly, it is to be known before anything is read.
+        self._given = adds_to or given_tokenizer(settings.tokenizer)
+        self._adds_to = adds_to
         self._files: Counter[int] = Counter()
         self._done = self._total = 0
         for file in inputs.files():
             self._files[file.argument] += 1
             self._total += file.size
         # The characters of a corpus are known only after a pass of their own.
-        self._total *= 2 if settings.tokenizer == "char" and adds_to is None else 1
+        self._total *= 2 if self._given is None else 1
 
     @property
     def seeks_near_duplicates(self) -> bool:
@@ -131,12 +135,8 @@ class Job:
         return PrepareReport(manifest.with_origin(made("prepare")), assembly.problems.examples)
 
     def _tokenizer(self) -> Tokenizer:
-        if self._adds_to is not None:
-            return self._adds_to
-        if self.settings.tokenizer not in KINDS:
-            return read_tokenizer(Path(self.settings.tokenizer))
-        if self.settings.tokenizer != "char":
-            return build_tokenizer(self.settings.tokenizer)
+        if self._given is not None:
+            return self._given
         characters: set[str] = set()
         # A text may be cut anywhere when only its characters matter.
         for outcome in self._outcomes(len, CollectCharacters()):
@@ -194,6 +194,11 @@ class Job:
             100 * self.settings.val_fraction,
         )
         return hold_out_tail(staging, whole, tokenizer, self.settings), "tail"
+
+
+def given_tokenizer(name: str) -> Tokenizer | None:
+    """The tokenizer of this name; None for that of the corpus' own characters. Raises `ConfigError`."""
+    return None if name == "char" else named_tokenizer(name).tokenizer
 
 
 def _counts(files: int, documents: int, problems: Mapping[str, int]) -> Counts:

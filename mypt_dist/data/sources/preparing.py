@@ -18,7 +18,7 @@ from mypt_dist.data.prepare.inputs import InputFile, size_of
 from mypt_dist.data.prepare.journal import REJECTS, Journal
 from mypt_dist.data.prepare.settings import PrepareSettings
 from mypt_dist.data.prepare.staging import publish, remove_leftovers, staged
-from mypt_dist.data.prepare.text import Inputs, Job, tell
+from mypt_dist.data.prepare.text import Inputs, Job, given_tokenizer, tell
 from mypt_dist.data.prepare.writer import writing
 from mypt_dist.data.progress import Progress
 from mypt_dist.data.sources.fetching import fetched_texts, silent
@@ -27,7 +27,7 @@ from mypt_dist.data.sources.prepared import PreparedSource, Record
 from mypt_dist.data.sources.read import Sources
 from mypt_dist.data.sources.texts import archives_of
 from mypt_dist.errors import ConfigError
-from mypt_dist.tokenizers import KINDS, read_tokenizer
+from mypt_dist.tokenizers import KINDS
 
 LOCK = ".preparing.lock"
 log = logging.getLogger(__name__)
@@ -64,7 +64,10 @@ def prepare_sources(
     """
     settings, options = settings or PrepareSettings(), options or PrepareOptions()
     if settings.tokenizer == "char":
-        raise ConfigError("char learns its characters from one dataset, a mixture needs one tokenizer: gpt2 or byte")
+        raise ConfigError(
+            "char learns its characters from one dataset, a mixture needs one tokenizer: gpt2, byte, or a file of "
+            "mypt tokenizer train"
+        )
     weights = sources.chosen(options.only, options.weights)
     names = [key.lower() for key in sources.file.sources]
     if twice := next((name for name in names if names.count(name) > 1), None):
@@ -177,7 +180,7 @@ def _files(sources: Sources, key: str, fetched: Path | None) -> list[InputFile]:
 def _identity(files: Sequence[InputFile], settings: PrepareSettings, filters: Sequence[Filter]) -> str:
     """A hash of everything that decides the result, but for what is in files of the same name, size and date."""
     content: dict[str, Any] = {
-        "tokenizer": settings.tokenizer if settings.tokenizer in KINDS else _fingerprint(settings.tokenizer),
+        "tokenizer": _known_by(settings.tokenizer),
         "settings": settings.content(),
         "filters": [each.model_dump(mode="json") for each in filters],
     }
@@ -188,8 +191,10 @@ def _identity(files: Sequence[InputFile], settings: PrepareSettings, filters: Se
     return digest.hexdigest()
 
 
-def _fingerprint(tokenizer: str) -> str:
-    return read_tokenizer(Path(tokenizer)).fingerprint
+def _known_by(tokenizer: str) -> str:
+    """Its name, or of a file its content: the same name may come to mean another."""
+    chosen = None if tokenizer in KINDS else given_tokenizer(tokenizer)
+    return tokenizer if chosen is None else chosen.fingerprint
 
 
 def _changed(path: Path) -> int:

@@ -1,13 +1,14 @@
 """A tokenizer of ours as the files that transformers and tokenizers read: the same ids for the same text."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from typing import Any
 
 from mypt_dist.chat import AnyTemplate
 from mypt_dist.interchange.hf.chat import chat_template
 from mypt_dist.tokenizers import END_OF_TEXT, Tokenizer
+from mypt_dist.tokenizers.bpe import BpeTokenizer
 from mypt_dist.tokenizers.byte_level import merges_of, spelled
 from mypt_dist.tokenizers.char import UNKNOWN, CharTokenizer
 from mypt_dist.tokenizers.gpt2 import merge_ranks
@@ -81,12 +82,22 @@ def _foreign(tokenizer: HfTokenizer) -> dict[str, Any]:
 
 
 def _gpt2(tokenizer: Tokenizer) -> dict[str, Any]:
-    return _byte_pairs({spelled(piece): rank for piece, rank in merge_ranks().items()}, _merges_of_gpt2(), split=True)
+    return _ranked(merge_ranks(), _merges_of_gpt2())
 
 
 @cache
-def _merges_of_gpt2() -> list[list[str]]:
-    return [[spelled(left), spelled(right)] for left, right in merges_of(merge_ranks())]
+def _merges_of_gpt2() -> list[tuple[bytes, bytes]]:
+    return merges_of(merge_ranks())
+
+
+def _bpe(tokenizer: Tokenizer) -> dict[str, Any]:
+    assert isinstance(tokenizer, BpeTokenizer)
+    return _ranked(tokenizer.ranks, merges_of(tokenizer.ranks))
+
+
+def _ranked(ranks: Mapping[bytes, int], merges: Sequence[tuple[bytes, bytes]]) -> dict[str, Any]:
+    vocabulary = {spelled(piece): rank for piece, rank in ranks.items()}
+    return _byte_pairs(vocabulary, [[spelled(left), spelled(right)] for left, right in merges], split=True)
 
 
 def _byte(tokenizer: Tokenizer) -> dict[str, Any]:
@@ -138,4 +149,9 @@ def _text(value: Any) -> bytes:
     return (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode()
 
 
-_KINDS: dict[str, Callable[[Tokenizer], dict[str, Any]]] = {"gpt2": _gpt2, "byte": _byte, "char": _char}
+_KINDS: dict[str, Callable[[Tokenizer], dict[str, Any]]] = {
+    "gpt2": _gpt2,
+    "bpe": _bpe,
+    "byte": _byte,
+    "char": _char,
+}

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Literal, Self
 from pydantic import model_validator
 
 from mypt_dist.models import MODELS, ModelConfig, require_divisor
+from mypt_dist.models.formula import Formula, Product
 
 if TYPE_CHECKING:
     from mypt_dist.models.layers.causal_lm import CausalLM
@@ -35,6 +36,29 @@ class GPTConfig(ModelConfig):
         from mypt_dist.models.gpt.module import GPT  # noqa: PLC0415 - a run file is checked without torch
 
         return GPT(self)
+
+    def formula(self) -> Formula:
+        width, heads = self.n_embd, self.n_head
+        sizes = {"L": self.n_layer, "E": width, "H": heads, "K": heads, "Q": width // heads, "F": 4 * width}
+        biases = {
+            "qkv": Product("attention", 3, "LE", multiplied=False),
+            "attention_out": Product("attention", 1, "LE", multiplied=False),
+            "mlp": Product("mlp", 5, "LE", multiplied=False),
+        }
+        # A block has two norms, and one comes after the last.
+        norms = 2 if self.bias_norm else 1
+        products = (
+            Product("embedding", 1, "VE", multiplied=False),
+            Product("positions", 1, "TE", multiplied=False),
+            Product("attention", 4, "LEE"),
+            Product("mlp", 8, "LEE"),
+            *(product for name, product in biases.items() if getattr(self, f"bias_{name}")),
+            Product("norm", 2 * norms, "LE", multiplied=False),
+            Product("norm", norms, "E", multiplied=False),
+            Product("head", 1, "VE", counted=not self.tie_embeddings),
+            *([Product("head", 1, "V", multiplied=False)] if self.bias_head else []),
+        )
+        return Formula({"V": self.rows, "T": self.context, **sizes}, products)
 
     @classmethod
     def tiny(cls, vocab_size: int) -> Self:

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal, Self
 from pydantic import Field, model_validator
 
 from mypt_dist.models import MODELS, ModelConfig, require_divisor
+from mypt_dist.models.formula import Formula, Product
 
 if TYPE_CHECKING:
     from mypt_dist.models.layers.causal_lm import CausalLM
@@ -84,6 +85,22 @@ class LlamaConfig(ModelConfig):
         from mypt_dist.models.llama.module import Llama  # noqa: PLC0415 - a run file is checked without torch
 
         return Llama(self)
+
+    def formula(self) -> Formula:
+        sizes = {"L": self.n_layer, "E": self.n_embd, "H": self.n_head, "K": self.kv_heads}
+        products = (
+            Product("embedding", 1, "VE", multiplied=False),
+            # Queries and output, keys and values.
+            Product("attention", 2, "LEHQ"),
+            Product("attention", 2, "LEKQ"),
+            *([Product("attention", 2, "LQ", multiplied=False)] if self.qk_norm else []),
+            Product("mlp", 3, "LEF"),
+            Product("norm", 2, "LE", multiplied=False),
+            Product("norm", 1, "E", multiplied=False),
+            Product("head", 1, "VE", counted=not self.tie_embeddings),
+            *([Product("head", 1, "V", multiplied=False)] if self.bias_head else []),
+        )
+        return Formula({"V": self.rows, "T": self.context, **sizes, "Q": self.head_width, "F": self.hidden}, products)
 
     @classmethod
     def tiny(cls, vocab_size: int) -> Self:

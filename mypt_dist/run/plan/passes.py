@@ -79,7 +79,7 @@ def survey(
 
     ``frozen``: patterns on the names of those that are not trained.
     """
-    with _without_data(gpu=False):
+    with without_data(gpu=False):
         module = model.build()
         freeze(module, frozen)
         stepper = optimizer.build(module)
@@ -105,7 +105,7 @@ def survey(
             )
             for name, p, place, unit in _placed(module)
         )
-        peak = _Peak()
+        peak = Peak()
         with Allocations([*_tensors(module, stepper)], peak.observe):
             torch.nn.utils.clip_grad_norm_(module.parameters(), 1.0)
             stepper.step()
@@ -120,8 +120,8 @@ def trace(model: "ModelConfig", windows: int, numerics: Numerics, *, gpu: bool, 
     """
     # On a CPU the loss looks at its labels, so there they are real: to it, all are learned.
     labels = torch.zeros((windows, model.context), dtype=torch.int64)
-    with _without_data(gpu=gpu):
-        with _default_dtype(torch.bfloat16 if numerics.weights == "16-bit" else torch.float32):
+    with without_data(gpu=gpu):
+        with default_dtype(torch.bfloat16 if numerics.weights == "16-bit" else torch.float32):
             module = model.build()
         ids = torch.zeros_like(labels)
         segments = torch.zeros_like(labels) if documents and not gpu else None
@@ -136,10 +136,13 @@ def trace(model: "ModelConfig", windows: int, numerics: Numerics, *, gpu: bool, 
     return Pass(tuple(watch.moments()), kept)
 
 
-class _Peak:
+class Peak:
+    """The most bytes that were alive."""
+
     bytes = 0
 
     def observe(self, live: int) -> None:
+        """For `Allocations`."""
         self.bytes = max(self.bytes, live)
 
 
@@ -208,7 +211,8 @@ def _when_its_gradient_is_there(tensor: Tensor, do: Any) -> None:
 
 
 @contextmanager
-def _without_data(*, gpu: bool) -> Iterator[None]:
+def without_data(*, gpu: bool) -> Iterator[None]:
+    """Inside it, tensors have shapes and types alone, and the kernels of a GPU or of a CPU."""
     with ExitStack() as stack:
         stack.enter_context(torch.random.fork_rng(devices=[]))
         stack.enter_context(FakeTensorMode(allow_non_fake_inputs=True))
@@ -223,7 +227,8 @@ def _backward(loss: Tensor) -> None:
 
 
 @contextmanager
-def _default_dtype(dtype: torch.dtype) -> Iterator[None]:
+def default_dtype(dtype: torch.dtype) -> Iterator[None]:
+    """Inside it, new weights are of this type."""
     # Parameters without data cannot be cast in place.
     before = torch.get_default_dtype()
     torch.set_default_dtype(dtype)

@@ -17,9 +17,11 @@ from mypt_dist.interchange.hf.tokenizer_files import described_tokenizer, tokeni
 from mypt_dist.tokenizers import Tokenizer, build_tokenizer
 from mypt_dist.tokenizers.byte_level import alphabet, merges_of, spelled, unspelled
 from mypt_dist.tokenizers.char import UNKNOWN
+from mypt_dist.tokenizers.learn import learn_bpe
 
 OURS: dict[str, Tokenizer] = {
     "gpt2": build_tokenizer("gpt2"),
+    "bpe": learn_bpe(["the cat sat on the other mat that the rat had eaten", "def f(x):\n    return x\n"] * 5, 330),
     "byte": build_tokenizer("byte"),
     "char": build_tokenizer("char", "etaoin shrdlu\n\r\t.,'\u00e9\u0301\U0001f600"),
 }

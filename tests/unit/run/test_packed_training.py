@@ -1,5 +1,6 @@
 """Training on packed conversations: what is learned, what sees what, and what a run refuses."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from mypt_dist.run import build
 from mypt_dist.run.config import RunConfig
 from mypt_dist.run.coverage import planned_coverage
 from mypt_dist.run.data import open_data
+from mypt_dist.run.evaluation.perplexity import Text, predicted
 from mypt_dist.tracking.journal import read_metrics
 from mypt_dist.training.config import TrainConfig
 
@@ -197,6 +199,20 @@ def test_a_run_counts_and_learns_what_the_masks_say_and_mixes_with_text(
     text = samples.source == 1
     assert (batch.labels[torch.from_numpy(text)] != IGNORE).all(), "of text every token is learned"
     assert any("val/loss" in row for row in metrics)
+
+
+def test_a_model_is_measured_on_what_is_learned_of_every_row(weighted: Path, model: CausalLM) -> None:
+    """By ``mypt eval``: as the loss in training is, which weighs."""
+    text, tokenizer = Text(weighted, "train"), DatasetManifest.read(weighted).load_tokenizer()
+    found, one_by_one = predicted(model, tokenizer, text), predicted(model, tokenizer, replace(text, batch_size=1))
+    batch = batch_of(weighted)
+    with torch.no_grad():
+        loss = float(model(batch.input_ids, **batch.keywords()))
+    assert found.nats == pytest.approx(loss, rel=1e-5) == pytest.approx(one_by_one.nats, rel=1e-5)
+    assert (found.tokens, found.weight, found.windows) == (batch.num_targets, batch.divisor, len(batch.input_ids))
+    assert found.metrics("x")["x/loss"] == pytest.approx(loss / batch.divisor)
+    with pytest.raises(ConfigError, match="packed for a context of 255, the model has 32"):
+        predicted(GPTConfig.tiny(280).build(), tokenizer, text)
 
 
 def test_coverage_knows_rows(chat: Path, run_mapping: dict[str, Any]) -> None:

@@ -75,7 +75,7 @@ def test_a_map_with_gaps_or_odd_names_is_refused(specials, message):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"kind": "sentencepiece"}, r"no tokenizer is called 'sentencepiece' \(known: gpt2, byte, char, hf\)"),
+        ({"kind": "sentencepiece"}, r"no tokenizer is called 'sentencepiece' \(known: gpt2, byte, char, bpe, hf\)"),
         ({"kind": None}, "no tokenizer is called None"),
         ({"format": 2}, "format"),
         ({"ranks": "0" * 64}, "ranks must be 306cd27f"),

@@ -195,3 +195,18 @@ def test_a_sender_goes_on_where_the_last_one_stopped(tmp_path: Path) -> None:
     write_state(tmp_path, SenderState(run_uid="u", run_id="r", metrics=5, uri="http://old/"))
     state = settings.state(tmp_path)
     assert (state.run_uid, state.run_id, state.metrics, state.uri) == ("u", "r", 5, "http://host/")
+
+
+def test_what_is_measured_after_the_end_is_sent_to_the_same_run(tmp_path: Path, remote: FakeRemote) -> None:
+    from mypt_dist.run.evaluation.results import journalled, record
+
+    a_run(tmp_path, end="finished")
+    replayed(tmp_path, remote)
+    path = record(tmp_path, 2, "wiki-val", {"kind": "perplexity", "metrics": {"loss": 1.5}})
+    assert journalled(tmp_path) == 1
+    report = replayed(tmp_path, remote)
+    assert (report.complete, report.points, report.status) == (True, 1, "finished")
+    stored = remote.only
+    assert stored.history("eval/wiki-val/loss") == [(2, 1.5)]
+    assert str(path.relative_to(tmp_path)) in stored.files
+    assert stored.status == "FINISHED"
