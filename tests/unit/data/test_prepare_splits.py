@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from prepare_corpus import held_out, run, text_of, tokens_of
 
-from mypt_dist.data.prepare import PrepareSettings, reading, work
+from mypt_dist.data.prepare import PrepareSettings, prepare, reading, work
 from mypt_dist.data.verify import verify_dataset
-from mypt_dist.errors import DataError
+from mypt_dist.errors import ConfigError, DataError
 
 
 @pytest.mark.parametrize(("count", "fraction"), [(1, 0.1), (1, 0.001), (5, 0.0001), (1, 0.9999)])
@@ -105,7 +105,14 @@ def test_an_id_outside_the_vocabulary_is_never_written(tmp_path, monkeypatch):
 def test_settings_out_of_range_are_refused():
     from pydantic import ValidationError
 
-    for wrong in ({"val_fraction": 1.0}, {"workers": 0}, {"tokenizer": "bpe"}, {"text_field": ""}, {"lower": True}):
+    for wrong in ({"val_fraction": 1.0}, {"workers": 0}, {"tokenizer": ""}, {"text_field": ""}, {"lower": True}):
         with pytest.raises(ValidationError):
             PrepareSettings(**wrong)
     assert PrepareSettings().threads() >= 1
+
+
+def test_a_tokenizer_that_is_neither_known_nor_a_file_is_refused_before_anything_is_read(tmp_path):
+    (tmp_path / "a.txt").write_text("text")
+    with pytest.raises(ConfigError, match="no such tokenizer"):
+        prepare([tmp_path / "a.txt"], tmp_path / "out", PrepareSettings(tokenizer="bpe"))
+    assert [path.name for path in tmp_path.iterdir()] == ["a.txt"]
