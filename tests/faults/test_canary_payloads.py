@@ -19,7 +19,7 @@ from canary_payloads import whole_files, with_values
 from counted import count
 
 from mypt_dist.checkpoint.manifest import _self_hash, _spell
-from mypt_dist.data.manifest import _canonical_hash
+from mypt_dist.data.canonical import canonical_hash
 
 HERE = Path(__file__).parent
 LAUNCH = HERE.parents[1] / "launch"
@@ -91,7 +91,7 @@ def checkpoint(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def resealed_dataset(content: dict[str, Any]) -> bytes:
     rest = {key: value for key, value in content.items() if key != "sha256"}
-    return json.dumps({**rest, "sha256": _canonical_hash(rest)}).encode()
+    return json.dumps({**rest, "sha256": canonical_hash(rest)}).encode()
 
 
 def reseal(folder: Path, change: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
