@@ -368,7 +368,9 @@ def _vocab_size(model: ModelConfig) -> int:
 
 def _announce(config: RunConfig, engine: Engine, parts: Parts, state: TrainState, start: Start | None) -> None:
     if start:
-        log.info("starting from %s (%s, step %d)", start.folder, start.manifest.run.get("name"), start.manifest.step)
+        manifest = start.manifest
+        named = manifest.run.get("name") or manifest.engine.get("name")
+        log.info("starting from %s (%s, step %d)", start.folder, named, manifest.step)
         table = start.table()
         widths = [max(map(len, column)) for column in zip(*table, strict=True)]
         for row in table:
