@@ -65,7 +65,10 @@ def test_a_checkpoint_shows_what_its_sources_gave(mypt: Mypt, run_file: Path, tm
         ("data.weights.fr=1", "weights names 'fr', the sources are code, de, en"),
         ('data.phases=[{"until_step": 2, "weights": {}}]', "data.phases.0.weights: "),
         ('data.phases=[{"weights": {"de": 1}}]', "data.phases.0: needs either until_step or until_tokens"),
-        ('evaluation.sets={"loss": {"path": "x"}}', "evaluation: sets.loss: loss, ppl, bpb are names of metrics"),
+        (
+            'evaluation.sets={"loss": {"path": "x"}}',
+            "evaluation: sets.loss: loss, ppl, bpb, accuracy, format are names of metrics",
+        ),
         ('evaluation.sets={"odd": {"path": "nowhere"}}', "no dataset at nowhere"),
     ],
 )
