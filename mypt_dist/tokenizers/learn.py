@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from mypt_dist.errors import ConfigError
 from mypt_dist.tokenizers.base import well_formed
 from mypt_dist.tokenizers.bpe import BpeTokenizer
+from mypt_dist.tokenizers.byte_level import unspelled
 from mypt_dist.tokenizers.special import SPECIAL_NAMES
 
 if TYPE_CHECKING:
@@ -39,8 +40,8 @@ def learn_bpe(texts: Iterable[str], vocab_size: int) -> BpeTokenizer:
         )
     base = vocab_size - len(SPECIAL_NAMES)
     ids = library_bpe(texts, base).get_vocab(with_added_tokens=False)
-    table = _byte_of_character()
-    pieces = [bytes(table[character] for character in name) for name in sorted(ids, key=ids.__getitem__)]
+    pieces = [piece for name in sorted(ids, key=ids.__getitem__) if (piece := unspelled(name)) is not None]
+    assert len(pieces) == len(ids), "the library writes bytes in this alphabet"
     if len(pieces) < base:
         log.warning(
             "the text gives no more than %s ids: it has not so many pairs that stand in it twice; give more text",
@@ -83,10 +84,3 @@ class _Counted:
         text = next(self._texts)
         self.characters += len(text)
         return well_formed(text)
-
-
-def _byte_of_character() -> dict[str, int]:
-    """What the printable characters mean that the library writes bytes with: GPT-2's table."""
-    own = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
-    others = [value for value in range(256) if value not in own]
-    return {**{chr(value): value for value in own}, **{chr(256 + i): value for i, value in enumerate(others)}}

@@ -67,7 +67,7 @@ def test_a_checkpoint_shows_what_its_sources_gave(mypt: Mypt, run_file: Path, tm
         ('data.phases=[{"weights": {"de": 1}}]', "data.phases.0: needs either until_step or until_tokens"),
         (
             'evaluation.sets={"loss": {"path": "x"}}',
-            "evaluation: sets.loss: loss, ppl, bpb, accuracy, format are names of metrics",
+            "sets.loss: loss, ppl, bpb, accuracy, format are names of metrics",
         ),
         ('evaluation.sets={"odd": {"path": "nowhere"}}', "no dataset at nowhere"),
     ],

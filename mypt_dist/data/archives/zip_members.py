@@ -10,6 +10,7 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import zip_longest
 
 from mypt_dist.data.archives.joined import JoinedFile
 from mypt_dist.data.archives.limits import Budget, RefusedError
@@ -125,7 +126,7 @@ def _place(file: JoinedFile, info: zipfile.ZipInfo, shift: list[int]) -> _Placed
 
 def _refuse_overlaps(placed: list[_Placed], start_of_index: int) -> None:
     in_order = sorted(placed, key=lambda member: member.begin)
-    for member, following in zip(in_order, [*in_order[1:], None], strict=True):
+    for member, following in zip_longest(in_order, in_order[1:]):
         if member.end > (following.begin if following else start_of_index):
             other = repr(following.name) if following else "the index"
             raise RefusedError(f"{member.name!r} and {other} share bytes")

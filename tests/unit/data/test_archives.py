@@ -134,6 +134,10 @@ def test_a_zip_of_zip64_and_with_a_comment_is_read(tmp_path: Path) -> None:
     assert unpack(tmp_path, "c.zip", data.getvalue()) == {"c/big.txt": b"z" * 300_000, "c/grün.txt": b"g"}
 
 
+def test_a_zip_of_nothing_holds_nothing(tmp_path: Path) -> None:
+    assert unpack(tmp_path, "c.zip", zipped([])) == {}
+
+
 def test_a_link_that_somebody_puts_in_the_way_is_not_followed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """In place of a folder that was just made."""
     for folder in ("elsewhere", "out"):
