@@ -363,7 +363,7 @@ def test_the_quickstart_goes_the_whole_way(mypt: Mypt, tmp_path: Path) -> None:
     for expected in ("1/3", "tokens to learn", "2/3", "3/3", "run folder:", "mypt ckpt ls", "mypt generate --run"):
         assert expected in out
     assert "step 4/4" in err
-    assert mypt("ckpt", "export", tmp_path / "q", "--to", "hf", "--out", tmp_path / "exported")[0] == 0
+    assert mypt("ckpt", "export", tmp_path / "q/run", "--to", "hf", "--out", tmp_path / "exported")[0] == 0
 
 
 def test_a_compiled_run_learns_what_an_eager_one_learns_and_resumes(mypt: Mypt, run_file: Path, tmp_path: Path) -> None:
