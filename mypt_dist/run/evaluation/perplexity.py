@@ -30,8 +30,8 @@ class Predicted:
     tokens: int
     weight: float
     """Of all predicted tokens: their number, where none has another weight than 1."""
-    bytes: int
-    """Of UTF-8 that the predicted tokens stand for."""
+    bytes: float
+    """Of UTF-8 that the predicted tokens stand for, each times its weight."""
     windows: int
 
     def metrics(self, prefix: str) -> dict[str, float]:
@@ -80,7 +80,7 @@ def predicted(
     end = tokenizer.eot_id if text.document_mask else None
     gather = TokenGather([stream], tokenizer.byte_lengths(), model.vocab_size, document_end=end)
     device = next(model.parameters()).device
-    nats, weight, num_bytes, targets, windows, done = 0.0, 0.0, 0, 0, 0, 0
+    nats, weight, num_bytes, targets, windows, done = 0.0, 0.0, 0.0, 0, 0, 0
     plan = list(_windows(stream, model.context, text.batch_size))
     positions = sum(len(samples) * length for samples, length in plan)
     for samples, length in plan:
