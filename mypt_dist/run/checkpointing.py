@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -116,7 +117,10 @@ class Checkpointing:
             world_size=self.engine.size,
             engine=engine_entry(self.engine),
             tracker=self.tracker_ids(),
-            metrics={name: value for name, value in metrics.items() if not name.startswith("system/")},
+            # The perplexity of a loss of 700 nats is infinite, which JSON cannot say: no reason not to save.
+            metrics={
+                name: value for name, value in metrics.items() if not name.startswith("system/") and isfinite(value)
+            },
             memory=self.memory(),
             changes=tuple(self.changes),
             healthy=state.guard.healthy,

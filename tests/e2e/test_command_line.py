@@ -1,6 +1,7 @@
 """The product as its users meet it: commands, messages, exit codes, files."""
 
 import json
+import math
 import os
 import shutil
 import subprocess
@@ -13,6 +14,7 @@ import torch
 from conftest import Mypt
 
 import mypt_dist
+from mypt_dist.checkpoint import open_checkpoint
 from mypt_dist.tracking.journal import read_metrics
 
 pytestmark = pytest.mark.e2e
@@ -354,6 +356,17 @@ def test_presets_and_schemas_are_printed(mypt: Mypt) -> None:
 
 def test_the_version_is_printed(mypt: Mypt) -> None:
     assert mypt("--version")[1].strip() == mypt_dist.__version__
+
+
+def test_a_perplexity_without_bounds_keeps_no_run_from_saving(
+    mypt: Mypt, run_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mypt_dist.training.evaluate._exp", lambda loss: math.inf)
+    code, _, err = mypt("train", run_file)
+    assert code == 0, err
+    with open_checkpoint(tmp_path / "run") as checkpoint:
+        assert "val/loss" in checkpoint.manifest.metrics
+        assert "val/ppl" not in checkpoint.manifest.metrics
 
 
 def test_the_quickstart_goes_the_whole_way(mypt: Mypt, tmp_path: Path) -> None:

@@ -40,9 +40,7 @@ def cross_entropy_sum(
     if label_weights is not None and label_weights.shape != labels.shape:
         raise ValueError(f"weights of shape {tuple(label_weights.shape)} do not fit labels {tuple(labels.shape)}")
     rows, targets = hidden.flatten(0, -2), labels.flatten()
-    weights = None if label_weights is None else label_weights.flatten()
-    if weights is not None and weights.dtype == torch.int32:
-        weights = weights.view(torch.float32)
+    weights = None if label_weights is None else _of_bits(label_weights.flatten())
     if _on_host(labels):
         weights = None if weights is None else learned_rows(weights, targets)[0]
         rows, targets = learned_rows(rows, targets)
@@ -60,7 +58,7 @@ def counted_cross_entropy(
 ) -> Tensor:
     """(2,) in fp64: `cross_entropy_sum`, and how many learned labels are the likeliest token. No gradient."""
     rows, targets = learned_rows(hidden.flatten(0, -2), labels.flatten())
-    weights = None if label_weights is None else learned_rows(label_weights.flatten(), labels.flatten())[0]
+    weights = None if label_weights is None else learned_rows(_of_bits(label_weights.flatten()), labels.flatten())[0]
     place, dtype = rows.device.type, rows.dtype
     if torch.is_autocast_enabled(place):
         dtype = torch.get_autocast_dtype(place)
@@ -73,6 +71,11 @@ def counted_cross_entropy(
             nats = chunk.weighted(logits.to(_exact(dtype)).logsumexp(-1, keepdim=True) - at_label)
             counts += torch.stack((nats.double().sum(), (at_label >= logits.amax(-1, keepdim=True)).sum()))
     return counts
+
+
+def _of_bits(weights: Tensor) -> Tensor:
+    """Weights in fp32, which may have come as int32 with the same bits."""
+    return weights.view(torch.float32) if weights.dtype == torch.int32 else weights
 
 
 def learned_rows(hidden: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:

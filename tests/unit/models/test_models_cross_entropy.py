@@ -281,3 +281,13 @@ def test_counting_gives_the_loss_and_the_likeliest_tokens(
     assert nats == pytest.approx(expected, rel=1e-5)
     assert right == int((likeliest == labels).sum()) > 10
     assert counted_cross_entropy(**{**given, "labels": torch.full_like(labels, IGNORE)}).tolist() == [0, 0]
+
+
+@pytest.mark.parametrize("counts", [cross_entropy_sum, counted_cross_entropy])
+def test_weights_may_come_as_the_bits_of_integers(counts: Callable[..., Tensor]) -> None:
+    """As they do through engines that round floating-point arguments."""
+    given = inputs()
+    weights = torch.rand(given["labels"].shape, generator=torch.Generator().manual_seed(3))
+    found = counts(**given, label_weights=weights.view(torch.int32))
+    assert torch.equal(found, counts(**given, label_weights=weights))
+    assert not torch.equal(found, counts(**given))
