@@ -87,8 +87,11 @@ def memory() -> Iterator[Path]:
 def object_store(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator["ObjectStore"]:
     """An S3 server that this process and those it starts talk to."""
     from object_store import ObjectStore
+    from s3fs import S3FileSystem
 
     store = ObjectStore(tmp_path / "object-store.log")
+    # Clients are kept by their arguments, and an address in the environment is none: they would ask an earlier server.
+    S3FileSystem.clear_instance_cache()
     for name, value in store.environment.items():
         monkeypatch.setenv(name, value)
     try:

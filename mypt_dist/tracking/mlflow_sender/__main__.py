@@ -46,12 +46,20 @@ class ParentProcess:
         """Sleep, but wake up when the pipe is closed."""
         if self._hung_up:
             time.sleep(seconds)
-        elif select.select([self._pipe], [], [], seconds)[0]:
+        elif _readable(self._pipe, seconds):
             self._hung_up = not os.read(self._pipe, 1024)
 
     def _is_dead(self) -> bool:
         # Another process is our parent then. The pipe alone does not tell: a child of the trainer may hold it open.
         return os.getppid() != self._pid
+
+
+def _readable(descriptor: int, seconds: float) -> bool:
+    """Whether something can be read, or the other end was closed, within so many seconds. Of any descriptor, which
+    `select.select` is not able to watch beyond the 1,024th."""
+    poll = select.poll()
+    poll.register(descriptor, select.POLLIN)
+    return bool(poll.poll(1000 * seconds))
 
 
 class ScrubbingFormatter(logging.Formatter):
