@@ -21,7 +21,7 @@ from mypt_dist.interchange.whole_folder import require_free, write_folder
 from mypt_dist.run.models import model_config, tokenizer_of
 from mypt_dist.run.provenance import code_version
 from mypt_dist.run.templates import template_of
-from mypt_dist.tokenizers import END_OF_TURN, Tokenizer
+from mypt_dist.tokenizers import Tokenizer
 from mypt_dist.tracking.journal import METRICS, read_metrics
 
 RECORD = "mypt_export.json"
@@ -121,9 +121,10 @@ class _Export:
         )
 
     def _small_files(self) -> dict[str, bytes]:
-        files = tokenizer_files(self.tokenizer, self.model.context, template_of(self.manifest))
+        template = template_of(self.manifest)
+        files = tokenizer_files(self.tokenizer, self.model.context, template)
         files["config.json"] = _text(hf_config(self.form, self.tokenizer, self.dtype))
-        files["generation_config.json"] = _text(_generation_config(self.tokenizer))
+        files["generation_config.json"] = _text(_generation_config(self.tokenizer, template.stop))
         if (curves := loss_curves(_journal(self.checkpoint))) is not None:
             files[CURVES] = curves.encode()
         files[CARD] = model_card(
@@ -185,9 +186,9 @@ def hf_config(form: Form, tokenizer: Tokenizer, dtype: str) -> dict[str, Any]:
     }
 
 
-def _generation_config(tokenizer: Tokenizer) -> dict[str, Any]:
-    """The defaults of ``mypt generate``; a text ends where a document or an answer does."""
-    sampling, turn = SamplingConfig(), tokenizer.specials.get(END_OF_TURN)
+def _generation_config(tokenizer: Tokenizer, stop: str) -> dict[str, Any]:
+    """The defaults of ``mypt generate``; a text ends where a document does, or an answer, with the token ``stop``."""
+    sampling, turn = SamplingConfig(), tokenizer.specials.get(stop)
     return {
         "bos_token_id": tokenizer.eot_id,
         "eos_token_id": [tokenizer.eot_id, turn] if turn is not None else tokenizer.eot_id,
