@@ -2,6 +2,7 @@
 
 import ctypes
 import os
+import select
 import signal
 import sys
 
@@ -28,3 +29,13 @@ def die_with_parent(signal_number: int = signal.SIGKILL, parent: int | None = No
         ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, int(signal_number), 0, 0, 0)
     # Had it ended before the kernel was asked, no signal would come.
     return os.getppid() == expected
+
+
+def is_readable(descriptor: int, seconds: float) -> bool:
+    """Whether something can be read, or the other end is closed, within so many seconds.
+
+    Of any descriptor: `select.select` cannot watch those beyond the 1,024th.
+    """
+    poll = select.poll()
+    poll.register(descriptor, select.POLLIN)
+    return bool(poll.poll(1000 * seconds))

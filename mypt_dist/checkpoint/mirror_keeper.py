@@ -7,7 +7,6 @@ died is made up for by the next. Nothing it meets reaches the run: it logs, note
 import json
 import logging
 import os
-import select
 import sys
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -17,7 +16,7 @@ from mypt_dist.checkpoint.mirror import Mirror
 from mypt_dist.checkpoint.mirror_process import Order
 from mypt_dist.checkpoint.mirror_target import MirrorTarget
 from mypt_dist.config import Config
-from mypt_dist.lifeline import die_with_parent, leave_stopping_to_the_rank
+from mypt_dist.lifeline import die_with_parent, is_readable, leave_stopping_to_the_rank
 
 log = logging.getLogger(__name__)
 
@@ -93,7 +92,7 @@ def main() -> None:
     leave_stopping_to_the_rank()
     os.nice(NICENESS)
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
-    keep(order, lambda seconds: bool(select.select([sys.stdin], [], [], seconds)[0]))
+    keep(order, lambda seconds: is_readable(sys.stdin.fileno(), seconds))
 
 
 if __name__ == "__main__":

@@ -4,7 +4,6 @@ import fcntl
 import json
 import logging
 import os
-import select
 import signal
 import subprocess
 import sys
@@ -13,6 +12,7 @@ from typing import Protocol, cast
 
 from mypt_dist.checkpoint.host_buffer import HostBuffer
 from mypt_dist.checkpoint.orders import Order, Setup, to_line
+from mypt_dist.lifeline import is_readable
 from mypt_dist.world import JSON
 
 log = logging.getLogger(__name__)
@@ -145,9 +145,7 @@ class WriterProcess:
         return self._process.stdout.fileno()
 
     def _is_readable(self, wait_s: float) -> bool:
-        poll = select.poll()
-        poll.register(self._output(), select.POLLIN)
-        return bool(poll.poll(wait_s * 1000))
+        return is_readable(self._output(), wait_s)
 
     def _died(self) -> Answer:
         assert self._process is not None

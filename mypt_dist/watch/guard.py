@@ -5,7 +5,6 @@ Whatever may block, a disk or a full pipe, is done by threads of its own, so tha
 
 import json
 import os
-import select
 import signal
 import sys
 import threading
@@ -18,7 +17,7 @@ from pathlib import Path
 from typing import Final
 
 from mypt_dist.errors import HUNG
-from mypt_dist.lifeline import die_with_parent, leave_stopping_to_the_rank
+from mypt_dist.lifeline import die_with_parent, is_readable, leave_stopping_to_the_rank
 from mypt_dist.watch import flight_recorder, stacks
 from mypt_dist.watch.board import Board, Position
 from mypt_dist.watch.patience import Patience
@@ -77,8 +76,8 @@ class Guard:
     def _rank_left(self) -> bool:
         """Wait until it is time to look again. The rank holds the other end of our input and never writes."""
         limit = self._board.read().limit_s or LOOK_S
-        ready, _, _ = select.select([sys.stdin], [], [], min(LOOK_S, max(limit / 20, 0.02)))
-        return bool(ready) or os.getppid() != self._settings.pid
+        ready = is_readable(sys.stdin.fileno(), min(LOOK_S, max(limit / 20, 0.02)))
+        return ready or os.getppid() != self._settings.pid
 
     def _rests(self) -> bool:
         """Whether somebody stopped a run of one rank, from a terminal or a debugger: nobody waits for it."""

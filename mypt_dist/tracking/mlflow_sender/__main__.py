@@ -2,13 +2,12 @@
 
 import logging
 import os
-import select
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 
-from mypt_dist.lifeline import leave_stopping_to_the_rank
+from mypt_dist.lifeline import is_readable, leave_stopping_to_the_rank
 from mypt_dist.tracking.journal import is_being_written
 from mypt_dist.tracking.mlflow_sender.lock import sole_sender
 from mypt_dist.tracking.mlflow_sender.loop import POLL_S, Loop
@@ -46,20 +45,12 @@ class ParentProcess:
         """Sleep, but wake up when the pipe is closed."""
         if self._hung_up:
             time.sleep(seconds)
-        elif _readable(self._pipe, seconds):
+        elif is_readable(self._pipe, seconds):
             self._hung_up = not os.read(self._pipe, 1024)
 
     def _is_dead(self) -> bool:
         # Another process is our parent then. The pipe alone does not tell: a child of the trainer may hold it open.
         return os.getppid() != self._pid
-
-
-def _readable(descriptor: int, seconds: float) -> bool:
-    """Whether something can be read, or the other end was closed, within so many seconds. Of any descriptor, which
-    `select.select` is not able to watch beyond the 1,024th."""
-    poll = select.poll()
-    poll.register(descriptor, select.POLLIN)
-    return bool(poll.poll(1000 * seconds))
 
 
 class ScrubbingFormatter(logging.Formatter):
