@@ -173,8 +173,8 @@ def _make_database(uri: str) -> None:
     with tempfile.TemporaryDirectory(prefix=f".{database.name}-", dir=database.parent) as folder:
         aside = Path(folder) / database.name
         MlflowClient(tracking_uri=f"sqlite:///{aside}")
-        # Another run's sender may have been faster.
-        with contextlib.suppress(FileExistsError):
+        # Another run's sender may have been faster, or the file system knows no links: MLflow then makes it in place.
+        with contextlib.suppress(OSError):
             os.link(aside, database)
 
 

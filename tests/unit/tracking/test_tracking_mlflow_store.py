@@ -64,6 +64,17 @@ def test_a_database_is_there_whole_or_not_at_all(tmp_path: Path, monkeypatch: py
     assert [path.name for path in tmp_path.iterdir()] == ["mlflow.db"]
 
 
+def test_where_files_cannot_be_linked_the_database_is_made_in_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_source: Path, _target: Path) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(mlflow_store.os, "link", refuse)
+    assert MlflowStore(f"sqlite:///{tmp_path}/mlflow.db", "mypt").find("run") == []
+    assert [path.name for path in tmp_path.iterdir()] == ["mlflow.db"]
+
+
 def test_a_run_is_found_by_its_own_id(store: MlflowStore, run_id: str, request: pytest.FixtureRequest) -> None:
     uid = request.node.name
     (found,) = store.find(uid)
