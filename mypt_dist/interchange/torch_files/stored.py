@@ -69,10 +69,6 @@ class StoredTensor:
     def elements(self) -> int:
         return math.prod(self.shape)
 
-    def same_bytes(self, other: "StoredTensor") -> bool:
-        """Whether both are one place of one file."""
-        return self == other
-
     def array(self) -> NDArray[np.generic]:
         """Its elements, C-contiguous; bfloat16 as its bits in uint16. Raises `CheckpointError` for changed bytes."""
         content = self.file.read(self.record.begin, self.record.size)

@@ -5,8 +5,7 @@ narrower, by 1/sqrt(2 n_layer), so that the residual stream keeps its variance w
 2019, section 2.3). Biases start at zero.
 """
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 STD = 0.02
 
@@ -36,18 +35,6 @@ class Embedding(nn.Embedding):
 def residual_std(n_layer: int) -> float:
     """Standard deviation of a matrix that ends a residual branch, of which a layer has two."""
     return float(STD / (2 * n_layer) ** 0.5)
-
-
-def rows_for_new_tokens(rows: Tensor, count: int, generator: torch.Generator) -> Tensor:
-    """(V, E) rows of an embedding or a head to (``count``, E) rows of tokens that it does not have yet.
-
-    Around the mean of what is there (Hewitt, 2021, "Initializing new word embeddings for pretrained language models"):
-    a fresh row of another size would shift the probabilities of all other tokens, in the head above all. A tenth of
-    each column's spread tells them apart.
-    """
-    mean, spread = rows.float().mean(0), rows.float().std(0)
-    noise = torch.randn((count, rows.size(1)), generator=generator).to(rows.device)
-    return (mean + 0.1 * spread * noise).to(rows.dtype)
 
 
 def count_matrix_weights(module: nn.Module) -> int:
