@@ -43,6 +43,7 @@ def train(
     """
     from mypt_dist import log
     from mypt_dist.cli.progress import byte_progress
+    from mypt_dist.data import durable
     from mypt_dist.data.prepare.corpus import Corpus
     from mypt_dist.tokenizers.learn import learn_bpe
 
@@ -52,9 +53,9 @@ def train(
     with byte_progress("reading") as progress:
         learned = learn_bpe(corpus.texts(progress), vocab_size)
     state = learned.state()
-    _write(out, (json.dumps(state, indent=1) + "\n").encode())
+    durable.write_file(out, (json.dumps(state, indent=1) + "\n").encode())
     if tiktoken is not None:
-        _write(tiktoken, learned.tiktoken_file())
+        durable.write_file(tiktoken, learned.tiktoken_file())
     left_out = dict(corpus.problems.counts)
     if as_json:
         told = {"file": str(out), "vocab_size": learned.vocab_size, "base_vocab_size": state["base_vocab_size"]}
@@ -124,11 +125,12 @@ def _draw(
     rows: "list[Measured]", shape: tuple[int, int], notes: list[str], svg: Path | None, html: Path | None
 ) -> None:
     from mypt_dist.cli.tokenizer_view import page, plot
+    from mypt_dist.data import durable
 
     if svg is not None:
-        _write(svg, plot(rows).encode())
+        durable.write_file(svg, plot(rows).encode())
     if html is not None:
-        _write(html, page(rows, *shape, notes).encode())
+        durable.write_file(html, page(rows, *shape, notes).encode())
 
 
 def _check_free(out: Path, overwrite: bool) -> None:
@@ -138,15 +140,3 @@ def _check_free(out: Path, overwrite: bool) -> None:
         raise ConfigError(f"--out {out} is a folder: give a file, such as {out}/bpe.json")
     if out.exists() and not overwrite:
         raise ConfigError(f"{out} exists; --overwrite replaces it")
-
-
-def _write(path: Path, data: bytes) -> None:
-    """Whole or not at all. Raises `ConfigError`."""
-    from mypt_dist.data import durable
-    from mypt_dist.errors import ConfigError
-
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        durable.replace(path, data)
-    except OSError as error:
-        raise ConfigError(f"{path} cannot be written: {error.strerror}") from None

@@ -26,6 +26,15 @@ def replace(path: Path, data: bytes) -> None:
     sync_folder(path.parent)
 
 
+def write_file(path: Path, data: bytes) -> None:
+    """`replace`, in a folder that is made where there is none. Raises `ConfigError`."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        replace(path, data)
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be written: {error.strerror}") from None
+
+
 def sync_file(path: Path) -> None:
     """Wait for the content of a file. Raises OSError."""
     _sync(path, os.O_RDONLY | os.O_NOFOLLOW)

@@ -75,7 +75,8 @@ def tag(run: Path, changes: Mapping[str, str]) -> dict[str, str]:
         if not name or not name.isprintable() or len(name) > 250 or len(value) > MAX_TAG:
             raise ConfigError(f"tag {name!r}: a name is printable, of at most 250 characters, a value of {MAX_TAG:,}")
     tags = {name: value for name, value in {**tags_of(run), **changes}.items() if value}
-    _replace(run / TAGS, (json.dumps(dict(sorted(tags.items())), indent=1, ensure_ascii=False) + "\n").encode())
+    text = json.dumps(dict(sorted(tags.items())), indent=1, ensure_ascii=False)
+    durable.write_file(run / TAGS, f"{text}\n".encode())
     return tags
 
 
@@ -98,7 +99,7 @@ def keep_evaluation(run: Path, step: int, name: str, result: Mapping[str, Any]) 
     Not into the checkpoint: its manifest is sealed by a hash, and copies of it are compared byte by byte.
     """
     path = inside(run / EVALUATIONS / f"step-{step:08}", f"{name}.json")
-    _replace(path, (json.dumps(result, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode())
+    durable.write_file(path, (json.dumps(result, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode())
     return path
 
 
@@ -123,11 +124,3 @@ def remove(run: Path) -> None:
         shutil.rmtree(away)
     except OSError as error:
         raise ConfigError(f"{run} is removed, but its files are still in {away}: {error.strerror}") from None
-
-
-def _replace(path: Path, data: bytes) -> None:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        durable.replace(path, data)
-    except OSError as error:
-        raise ConfigError(f"{path} cannot be written: {error.strerror}") from None
